@@ -1,0 +1,1 @@
+"""The embedded dataset: drawn faces with eight expressions, made from a seed."""

@@ -1,0 +1,1 @@
+"""Records in, uint8 batches out."""
