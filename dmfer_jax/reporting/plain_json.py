@@ -1,0 +1,54 @@
+"""JSON that any reader accepts, and files that are either whole or not there.
+
+Logs and reports hold numbers that come from arrays and may be NaN after a run diverged. Python
+would write `NaN`, which is not JSON; here it becomes null.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def to_plain(value: Any) -> Any:
+    """Returns the value as dicts, lists, strings, numbers and None, ready for JSON.
+
+    Args:
+      value: nested mappings, sequences, and NumPy or JAX scalars and arrays. Numbers that are not
+        finite become None; anything else that JSON does not know becomes its text.
+    """
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return to_plain(value.tolist())
+    return str(value)
+
+
+def dump_line(value: Any) -> str:
+    """Returns the value as JSON on one line, without a newline at the end."""
+    return json.dumps(to_plain(value), ensure_ascii=False, allow_nan=False)
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
+    """Lets `write` make the file under another name and moves it to its place when it is whole.
+
+    Args:
+      path: where the file shall be; folders above it are made, an older file is replaced.
+      write: gets the path to write to, in the same folder and with the same suffix.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

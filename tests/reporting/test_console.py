@@ -1,0 +1,102 @@
+"""Progress counts only its own work, and stays readable where there is no terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from dmfer_jax.reporting.console import Progress, duration, number, percent, print_table
+
+
+class Clock:
+    """Stands still until it is told to go on."""
+
+    def __init__(self):
+        self.seconds = 100.0
+
+    def __call__(self):
+        return self.seconds
+
+
+def make(clock, *, terminal=False, start_step=0):
+    output = io.StringIO()
+    console = Console(file=output, width=80, force_terminal=terminal, highlight=False)
+    progress = Progress(
+        total_steps=100,
+        total_epochs=10,
+        batch_size=32,
+        start_step=start_step,
+        console=console,
+        clock=clock,
+    )
+    return progress, output
+
+
+def test_speed_after_resume_counts_this_process_only():
+    clock = Clock()
+    progress, _ = make(clock, start_step=50)
+    with progress:
+        assert progress.images_per_second is None
+        clock.seconds += 20
+        progress.update(60, 6)
+    # 10 steps of 32 images in 20 seconds; 40 steps are left.
+    assert progress.images_per_second == pytest.approx(16)
+    assert progress.remaining_seconds == pytest.approx(80)
+
+
+def test_pauses_count_neither_time_nor_steps():
+    clock = Clock()
+    progress, _ = make(clock)
+    with progress:
+        with progress.paused("compiling"):
+            clock.seconds += 500
+            progress.update(1, 1)
+        clock.seconds += 10
+        progress.update(11, 1)
+        with progress.paused("evaluating"):
+            clock.seconds += 50
+            assert progress.images_per_second == pytest.approx(32)
+    assert progress.images_per_second == pytest.approx(32)
+
+
+def test_without_terminal_lines_come_every_ten_seconds_and_at_epoch_ends():
+    clock = Clock()
+    progress, output = make(clock)
+    with progress:
+        for step in range(1, 26):
+            clock.seconds += 1
+            progress.update(step, 1, loss=0.5, accuracy=0.75)
+        progress.end_epoch(1, "valid accuracy 81.20 %")
+    assert output.getvalue().splitlines() == [
+        "epoch 1/10, step 10/100: loss 0.500, accuracy 75.00 %, 32 images/s, 0:01:30 left",
+        "epoch 1/10, step 20/100: loss 0.500, accuracy 75.00 %, 32 images/s, 0:01:20 left",
+        "epoch 1/10, step 25/100: valid accuracy 81.20 %",
+    ]
+
+
+def test_bar_fits_80_columns_and_epoch_lines_stay():
+    clock = Clock()
+    progress, output = make(clock, terminal=True)
+    with progress:
+        clock.seconds += 10
+        progress.update(50, 5, loss=0.5, accuracy=0.75)
+        progress.end_epoch(5, "valid accuracy 81.20 % [not markup]")
+    text = output.getvalue()
+    assert "0.500 loss 75.00 % acc 160 img/s ETA 0:00:10" in text
+    assert "epoch 5/10, step 50/100: valid accuracy 81.20 % [not markup]" in text
+
+
+def test_numbers_are_formatted_for_readers():
+    assert [number(None), number(1234.5678, 1)] == ["-", "1,234.6"]
+    assert [percent(None), percent(0.8963)] == ["-", "89.63 %"]
+    assert [duration(59.6), duration(3725.4)] == ["0:01:00", "1:02:05"]
+
+
+def test_table_of_plain_text_has_one_line_per_row():
+    output = io.StringIO()
+    console = Console(file=output, width=80)
+    print_table(console, "Title", ["split", "accuracy"], [["valid", "81.20 %"], ["test", "-"]])
+    lines = [line.split() for line in output.getvalue().splitlines()]
+    assert ["Title"] in lines
+    assert ["valid", "81.20", "%"] in lines
+    assert ["test", "-"] in lines
