@@ -1,0 +1,31 @@
+"""DMFER on the embedded faces: a laptop, no data, a few minutes.
+
+  python -m dmfer_jax.train --config=configs/synthetic.py
+
+A narrow ResNet-18 at 48 pixels on 8,000 drawn faces. It shows that everything works end to end; a
+score on drawn faces says nothing about real ones.
+"""
+
+from ml_collections import ConfigDict
+
+from dmfer_jax import config as base
+
+
+def get_config() -> ConfigDict:
+    """Returns the experiment."""
+    config = base.get_config()
+    config.data.dataset = "synthetic_faces"
+    config.data.image_size = 48
+    config.data.channels = 3
+    config.data.test_splits = ("test", "test_occlusion", "test_pose")
+    config.model.stem = "small"
+    config.model.stem_stride = 2  # 24 x 24 in stage 1: four times as fast as 48 x 48
+    config.model.width = 0.25
+    config.model.embedding = 64
+    config.model.heads = 4
+    config.train.epochs = 12
+    config.train.batch_size = 64
+    config.optimizer.learning_rate = 0.2
+    config.optimizer.warmup_epochs = 1.0
+    config.train.log_every = 25
+    return config

@@ -1,0 +1,261 @@
+"""Every option of an experiment, once, with its default; and what combinations make sense.
+
+The files in `configs/` call `get_config()` and change a few fields. On the command line any field
+is set by `--config.section.field=value`; a name that does not exist is an error that suggests the
+nearest one.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from dmfer_jax.errors import UserError
+
+
+def get_config() -> ConfigDict:
+    """Returns the base experiment: DMFER on ResNet-18 at 112 pixels, SGD, center cosine loss."""
+    config = ConfigDict()
+    config.seed = 0  # of the weights, the order of the examples, augmentation and dropout
+
+    config.data = data = ConfigDict()
+    data.dataset = "synthetic_faces"  # synthetic_faces | ferplus
+    data.source = ""  # file or folder as downloaded; read only when records have to be built
+    data.data_dir = "~/.cache/dmfer_jax"  # where built records are kept
+    data.protocol = "majority"  # FERPlus: how votes become labels; see data/protocols.py
+    data.train_protocol = ""  # FERPlus: for the training split; "" is the same, "votes" is soft
+    data.image_size = 112  # pixels, height and width
+    data.channels = 3  # 3 (RGB) or 1 (grey)
+    data.valid_split = "valid"  # the best epoch is chosen on this one
+    data.test_splits = ("test",)  # scored once, after training
+    data.limit = 0  # use only the first so many examples of each split; 0 is all
+    data.memory_gib = 4.0  # a split whose decoded images fit in this is kept in memory
+    data.workers = 4  # threads that decode images of a split that does not fit
+
+    # Each is a strength; 0 is off. All are off outside training.
+    config.augment = augment = ConfigDict()
+    augment.flip = 0.5  # probability of a mirror image
+    augment.rotation = 10.0  # up to so many degrees, either way
+    augment.shift = 0.06  # up to this share of the image's side
+    augment.scale = 0.1  # between 1 - scale and 1 + scale
+    augment.erase = 0.5  # probability of erasing a rectangle
+    augment.erase_area = (0.02, 0.25)  # the rectangle's share of the image
+    augment.brightness = 0.2  # added, up to this share of the full range
+    augment.contrast = 0.2  # contrast times 1 - contrast to 1 + contrast
+
+    config.model = model = ConfigDict()
+    model.backbone = "resnet18"  # resnet18 | resnet34 | resnet50
+    model.stem = "imagenet"  # imagenet (7x7/2 and pool) | small (3x3; for 48 and 64 pixels)
+    model.stem_stride = 1  # of the small stem: 1 | 2
+    model.width = 1.0  # times the backbone's channels
+    model.embedding = 512  # channels of each scale, and length of the embedding
+    model.scales = "both"  # both | deep | shallow
+    model.shallow_stage = 2  # 1 | 2 | 3
+    model.attention = "channel"  # channel | squeeze_excite | none
+    model.heads = 8  # of channel attention
+    model.depthwise = False  # 3x3 depthwise convolutions behind q, k and v
+    model.compress = "conv"  # conv | top
+    model.dropout = 0.0
+    model.dtype = "float32"  # computed in float32 | bfloat16; parameters stay float32
+
+    config.loss = loss = ConfigDict()
+    loss.name = "center_cosine"  # none, or one of losses.LOSSES
+    loss.weight = 0.1  # lambda: cross-entropy + weight * center loss
+    loss.scale = 30.0  # s
+    loss.margin = 0.2  # m
+    loss.beta = 1.0  # weight of the repulsion in the island forms
+    loss.centers = "state"  # state (moved by rule) | learned (moved by the optimizer)
+    loss.center_rate = 0.5  # alpha of the rule
+    loss.label_smoothing = 0.0  # of the cross-entropy
+
+    config.optimizer = optimizer = ConfigDict()
+    optimizer.name = "sgd"  # sgd (Nesterov) | adamw
+    optimizer.learning_rate = 0.1  # peak, for a batch of 256; scaled linearly with the batch
+    optimizer.momentum = 0.9  # of sgd
+    optimizer.weight_decay = 5e-4  # not on norms, biases, temperatures and centers
+    optimizer.warmup_epochs = 2.0  # linear, from 0; then half a cosine down to 0
+    optimizer.clip_norm = 5.0  # of the whole gradient; 0 is off
+    optimizer.ema_decay = 0.0  # moving average of the weights, used to evaluate; 0 is off
+
+    config.train = train = ConfigDict()
+    train.epochs = 40
+    train.batch_size = 256  # global: over all devices and hosts together
+    train.eval_batch_size = 500  # global
+    train.log_every = 50  # steps
+    train.checkpoint_every = 0  # steps between checkpoints within an epoch; 0 is epoch ends only
+    return config
+
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "data.dataset": ("synthetic_faces", "ferplus"),
+    "data.protocol": ("majority", "majority_new", "plurality", "plurality_first"),
+    "data.train_protocol": (
+        "",
+        "majority",
+        "majority_new",
+        "plurality",
+        "plurality_first",
+        "votes",
+    ),
+    "data.channels": (1, 3),
+    "model.backbone": ("resnet18", "resnet34", "resnet50"),
+    "model.stem": ("imagenet", "small"),
+    "model.stem_stride": (1, 2),
+    "model.scales": ("both", "deep", "shallow"),
+    "model.shallow_stage": (1, 2, 3),
+    "model.attention": ("channel", "squeeze_excite", "none"),
+    "model.compress": ("conv", "top"),
+    "model.dtype": ("float32", "bfloat16"),
+    "loss.name": (
+        "none",
+        "center_cosine",
+        "center_cosine_island",
+        "center_cosine_triplet",
+        "center",
+        "island",
+    ),
+    "loss.centers": ("state", "learned"),
+    "optimizer.name": ("sgd", "adamw"),
+}
+
+_AT_LEAST: dict[str, float] = {
+    "data.image_size": 16,
+    "data.limit": 0,
+    "data.memory_gib": 0,
+    "data.workers": 1,
+    "model.heads": 1,
+    "model.embedding": 1,
+    "model.dropout": 0,
+    "loss.weight": 0,
+    "loss.margin": 0,
+    "optimizer.learning_rate": 0,
+    "optimizer.warmup_epochs": 0,
+    "optimizer.clip_norm": 0,
+    "train.epochs": 1,
+    "train.batch_size": 1,
+    "train.eval_batch_size": 1,
+    "train.log_every": 1,
+    "train.checkpoint_every": 0,
+}
+
+_WITHIN: dict[str, tuple[float, float]] = {
+    "augment.flip": (0, 1),
+    "augment.erase": (0, 1),
+    "augment.rotation": (0, 180),
+    "augment.shift": (0, 1),
+    "augment.scale": (0, 0.9),
+    "augment.brightness": (0, 1),
+    "augment.contrast": (0, 1),
+    "model.dropout": (0, 0.95),
+    "loss.label_smoothing": (0, 0.9),
+    "loss.center_rate": (0, 1),
+    "optimizer.ema_decay": (0, 0.99999),
+}
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks every field that has a wrong value, and the combinations that cannot work.
+
+    Raises:
+      UserError: naming the field, its value and what is allowed.
+    """
+
+    def value(path: str) -> Any:
+        section, field = path.split(".")
+        return config[section][field]
+
+    for path, allowed in _CHOICES.items():
+        if value(path) not in allowed:
+            names = ", ".join(repr(a) for a in allowed)
+            raise UserError(f"config.{path} is {value(path)!r}; it can be {names}")
+    for path, low in _AT_LEAST.items():
+        if not value(path) >= low:
+            raise UserError(f"config.{path} is {value(path)!r}; it must be at least {low}")
+    for path, (low, high) in _WITHIN.items():
+        if not low <= value(path) <= high:
+            raise UserError(f"config.{path} is {value(path)!r}; it must be {low} to {high}")
+    if not config.model.width > 0:
+        raise UserError(f"config.model.width is {config.model.width!r}; it must be above 0")
+
+    scales = 2 if config.model.scales == "both" else 1
+    tokens = scales * config.model.embedding
+    if config.model.attention == "channel" and tokens % config.model.heads:
+        raise UserError(
+            f"config.model.heads is {config.model.heads}, which does not divide the {tokens} "
+            "channels that attention works on (embedding times scales)"
+        )
+    if config.loss.name == "none" and config.loss.centers == "learned":
+        raise UserError("config.loss.centers is 'learned', but config.loss.name is 'none'")
+    low, high = config.augment.erase_area
+    if not 0 < low <= high < 1:
+        raise UserError(
+            f"config.augment.erase_area is {(low, high)}; expected (low, high) shares in 0 to 1"
+        )
+
+
+def find_config(path: str) -> str:
+    """Returns the path of a config file; those that ship are found from any folder.
+
+    Args:
+      path: a file, or `configs/<name>.py` or `<name>.py` of the ones that ship.
+
+    Raises:
+      UserError: there is no such file; the message lists the configs that ship.
+    """
+    if Path(path).is_file():
+        return path
+    package = Path(__file__).parent
+    # In an installed package the configs lie inside it, in a checkout beside it.
+    shipped = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+    if (shipped / Path(path).name).is_file():
+        return str(shipped / Path(path).name)
+    names = ", ".join(f"configs/{p.name}" for p in sorted(shipped.glob("*.py")))
+    raise UserError(f"there is no config file '{path}'; the ones that ship are {names}")
+
+
+def load_config(path: str) -> ConfigDict:
+    """Returns the config that the file's `get_config()` makes.
+
+    Raises:
+      UserError: there is no such file.
+    """
+    path = find_config(path)
+    spec = importlib.util.spec_from_file_location(f"_config_{Path(path).stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line for `absl.app.run`, with errors in plain words.
+
+    It also lets `--config` name a config that ships from any folder.
+    """
+    from absl import flags
+
+    try:
+        return flags.FLAGS(_with_found_config(argv))
+    except UserError as error:
+        message = str(error)
+    except (AttributeError, KeyError) as error:
+        # ml_collections raises these for an unknown field, its suggestion inside.
+        message = "unknown config field " + str(error.args[0]).replace("\\'", "'").replace(
+            "\\n", ". "
+        )
+    except flags.Error as error:
+        message = str(error)
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _with_found_config(argv: list[str]) -> list[str]:
+    argv = list(argv)
+    for index, argument in enumerate(argv):
+        if argument.startswith("--config="):
+            argv[index] = "--config=" + find_config(argument.removeprefix("--config="))
+        elif argument == "--config" and index + 1 < len(argv):
+            argv[index + 1] = find_config(argv[index + 1])
+    return argv

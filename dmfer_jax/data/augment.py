@@ -1,0 +1,145 @@
+"""Augmentation on the device: pure functions of a key and a batch, inside the jitted step.
+
+Each works on float images `[n, h, w, c]` in 0 to 1 and draws its own random numbers per image, so
+a step's images depend on (seed, step) alone. A strength of 0 leaves the images as they are.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from ml_collections import ConfigDict
+
+
+def augment(key: Array, images: Array, options: ConfigDict) -> Array:
+    """Applies every augmentation whose strength is not 0.
+
+    Args:
+      key: a random key.
+      images: `[n, h, w, c]` float32 in 0 to 1.
+      options: `config.augment`.
+
+    Returns:
+      Images like `images`, in 0 to 1.
+    """
+    keys = jax.random.split(key, 4)
+    if options.rotation or options.shift or options.scale or options.flip:
+        images = warp(
+            keys[0],
+            images,
+            flip=options.flip,
+            rotation=options.rotation,
+            shift=options.shift,
+            scale=options.scale,
+        )
+    if options.brightness:
+        images = change_brightness(keys[1], images, options.brightness)
+    if options.contrast:
+        images = change_contrast(keys[2], images, options.contrast)
+    if options.erase:
+        images = erase(keys[3], images, options.erase, tuple(options.erase_area))
+    return images
+
+
+def normalize(images: Array) -> Array:
+    """Returns uint8 or 0-to-1 float images `[n, h, w, c]` in -1 to 1, as the network takes them."""
+    if images.dtype == jnp.uint8:
+        images = to_float(images)
+    return images * 2.0 - 1.0
+
+
+def to_float(images: Array) -> Array:
+    """Returns uint8 images as float32 in 0 to 1."""
+    return images.astype(jnp.float32) / 255.0
+
+
+def warp(
+    key: Array, images: Array, *, flip: float, rotation: float, shift: float, scale: float
+) -> Array:
+    """Mirrors, rotates, shifts and scales each image about its center, in one resampling.
+
+    Args:
+      key: a random key.
+      images: `[n, h, w, c]`.
+      flip: probability of a mirror image.
+      rotation: degrees; drawn from -rotation to rotation.
+      shift: share of the side; drawn from -shift to shift, each way.
+      scale: drawn from 1 - scale to 1 + scale.
+
+    Returns:
+      Images like `images`, bilinear; pixels from outside repeat the edge.
+    """
+    n, h, w, _ = images.shape
+    keys = jax.random.split(key, 5)
+
+    def draw(key: Array, limit: float) -> Array:
+        return jax.random.uniform(key, (n, 1, 1), minval=-limit, maxval=limit)
+
+    angle = jnp.deg2rad(draw(keys[0], rotation))
+    zoom = 1.0 + draw(keys[1], scale)
+    mirror = jnp.where(jax.random.bernoulli(keys[4], flip, (n, 1, 1)), -1.0, 1.0)
+    # Where each output pixel comes from, in pixels from the center.
+    y = jnp.arange(h, dtype=jnp.float32)[None, :, None] - (h - 1) / 2
+    x = (jnp.arange(w, dtype=jnp.float32)[None, None, :] - (w - 1) / 2) * mirror
+    cos, sin = jnp.cos(angle) / zoom, jnp.sin(angle) / zoom
+    from_y = sin * x + cos * y + (h - 1) / 2 + draw(keys[2], shift) * h
+    from_x = cos * x - sin * y + (w - 1) / 2 + draw(keys[3], shift) * w
+    return _bilinear(images, from_y, from_x)
+
+
+def change_brightness(key: Array, images: Array, strength: float) -> Array:
+    """Adds to each image a number drawn from -strength to strength."""
+    shape = (images.shape[0], 1, 1, 1)
+    added = jax.random.uniform(key, shape, minval=-strength, maxval=strength)
+    return jnp.clip(images + added, 0.0, 1.0)
+
+
+def change_contrast(key: Array, images: Array, strength: float) -> Array:
+    """Multiplies each image's difference from its mean by 1 - strength to 1 + strength."""
+    shape = (images.shape[0], 1, 1, 1)
+    factor = jax.random.uniform(key, shape, minval=1.0 - strength, maxval=1.0 + strength)
+    mean = images.mean(axis=(1, 2, 3), keepdims=True)
+    return jnp.clip((images - mean) * factor + mean, 0.0, 1.0)
+
+
+def erase(
+    key: Array, images: Array, probability: float, area: tuple[float, float]
+) -> Array:
+    """Random erasing (Zhong et al., 2020): fills a rectangle with noise.
+
+    Args:
+      key: a random key.
+      images: `[n, h, w, c]`.
+      probability: of erasing in an image.
+      area: the rectangle's least and largest share of the image; its sides' ratio is 0.3 to 3.3.
+    """
+    n, h, w, _ = images.shape
+    keys = jax.random.split(key, 6)
+    share = jax.random.uniform(keys[0], (n, 1, 1), minval=area[0], maxval=area[1])
+    ratio = jnp.exp(jax.random.uniform(keys[1], (n, 1, 1), minval=-1.2, maxval=1.2))
+    height = jnp.minimum(jnp.sqrt(share * ratio), 1.0) * h
+    width = jnp.minimum(jnp.sqrt(share / ratio), 1.0) * w
+    top = jax.random.uniform(keys[2], (n, 1, 1)) * (h - height)
+    left = jax.random.uniform(keys[3], (n, 1, 1)) * (w - width)
+    y, x = jnp.arange(h)[None, :, None], jnp.arange(w)[None, None, :]
+    inside = (y >= top) & (y < top + height) & (x >= left) & (x < left + width)
+    chosen = jax.random.bernoulli(keys[4], probability, (n, 1, 1))
+    noise = jax.random.uniform(keys[5], images.shape, images.dtype)
+    return jnp.where((inside & chosen)[..., None], noise, images)
+
+
+def _bilinear(images: Array, y: Array, x: Array) -> Array:
+    """Samples `images [n, h, w, c]` at pixel positions `y, x [n, h, w]`."""
+    n, h, w, c = images.shape
+    y, x = jnp.clip(y, 0.0, h - 1.0), jnp.clip(x, 0.0, w - 1.0)
+    top = jnp.minimum(jnp.floor(y).astype(jnp.int32), h - 2)
+    left = jnp.minimum(jnp.floor(x).astype(jnp.int32), w - 2)
+    flat = images.reshape(n, h * w, c)
+
+    def at(row: Array, column: Array) -> Array:
+        index = (row * w + column).reshape(n, h * w, 1)
+        return jnp.take_along_axis(flat, index, axis=1).reshape(n, h, w, c)
+
+    below, right = (y - top)[..., None], (x - left)[..., None]
+    upper = at(top, left) * (1 - right) + at(top, left + 1) * right
+    lower = at(top + 1, left) * (1 - right) + at(top + 1, left + 1) * right
+    return upper * (1 - below) + lower * below

@@ -1,0 +1,182 @@
+"""Losses on the embedding's class centers, and the update of those centers.
+
+Pure functions of arrays. A loss gives one value per example and never reduces: the training step
+masks and averages. Targets are distributions over the classes `[n, K]`; a one-hot row is a hard
+label, and the loss of a soft row is the expectation of the loss over its labels.
+
+The center cosine loss of Wen et al. (2024) is known only from the abstract: "inspired by the large
+cosine margin", compact classes, sparse centers. The three `center_cosine*` forms are this project's
+reconstructions of it; the references are cited where they stand.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+def normalize(vectors: Array, epsilon: float = 1e-12) -> Array:
+    """Returns vectors of length 1 along the last axis; a zero vector stays zero.
+
+    Args:
+      vectors: `[..., C]`.
+      epsilon: the squared length below which a vector counts as zero.
+    """
+    squared = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
+    return vectors * jax.lax.rsqrt(jnp.maximum(squared, epsilon))
+
+
+def cosine_to_centers(embedding: Array, centers: Array) -> Array:
+    """Returns cos(x_i, c_j) `[n, K]` of embeddings `[n, C]` and centers `[K, C]`."""
+    return normalize(embedding) @ normalize(centers).T
+
+
+def cross_entropy(logits: Array, targets: Array, *, label_smoothing: float = 0.0) -> Array:
+    """Returns the cross-entropy `[n]` of logits `[n, K]` against distributions `[n, K]`."""
+    smooth = targets * (1.0 - label_smoothing) + label_smoothing / targets.shape[-1]
+    return -jnp.sum(smooth * jax.nn.log_softmax(logits), axis=-1)
+
+
+def center_cosine(
+    embedding: Array, centers: Array, targets: Array, *, scale: float = 30.0, margin: float = 0.2
+) -> Array:
+    """The large cosine margin (CosFace; Wang et al., 2018) on class centers.
+
+    -log e^{s(cos(x,c_y)-m)} / (e^{s(cos(x,c_y)-m)} + sum_{j!=y} e^{s cos(x,c_j)})
+
+    Args:
+      embedding: `[n, C]`; only its direction matters.
+      centers: `[K, C]`; only their directions matter.
+      targets: `[n, K]` distributions.
+      scale: s, the inverse temperature of the softmax over cosines.
+      margin: m, by how much the right cosine must exceed the others; at most K/(K-1), the distance
+        in cosine that K centers can keep.
+
+    Returns:
+      `[n]`, one loss per example.
+    """
+    cosine = cosine_to_centers(embedding, centers)
+    # Row k of [n, K, K] holds the scaled cosines as they are when k is the label.
+    as_label = scale * (cosine[:, None, :] - margin * jnp.eye(centers.shape[0]))
+    log_probability = jnp.diagonal(jax.nn.log_softmax(as_label), axis1=1, axis2=2)
+    return -jnp.sum(targets * log_probability, axis=-1)
+
+
+def center_cosine_island(
+    embedding: Array, centers: Array, targets: Array, *, margin: float = 0.0, beta: float = 1.0
+) -> Array:
+    """Pull to the own center, push centers apart.
+
+    1 - cos(x,c_y) + beta * mean_{j!=k} max(0, cos(c_j,c_k) - m)
+
+    The second term depends on the centers alone, so it is of use with learned centers only. Shapes
+    as in `center_cosine`; `margin` is the cosine above which two centers repel each other.
+    """
+    cosine = cosine_to_centers(embedding, centers)
+    overlap = jax.nn.relu(_between_centers(centers) - margin)
+    return 1.0 - jnp.sum(targets * cosine, axis=-1) + beta * _off_diagonal_mean(overlap)
+
+
+def center_cosine_triplet(
+    embedding: Array, centers: Array, targets: Array, *, margin: float = 0.2
+) -> Array:
+    """The own center must be nearer than the nearest other one, by a margin.
+
+    max(0, max_{j!=y} cos(x,c_j) - cos(x,c_y) + m)
+
+    Shapes as in `center_cosine`.
+    """
+    cosine = cosine_to_centers(embedding, centers)
+    own = jnp.eye(centers.shape[0], dtype=bool)
+    nearest_other = jnp.max(jnp.where(own, -jnp.inf, cosine[:, None, :]), axis=-1)  # [n, K]
+    return jnp.sum(targets * jax.nn.relu(nearest_other - cosine + margin), axis=-1)
+
+
+def center(embedding: Array, centers: Array, targets: Array) -> Array:
+    """The center loss, 1/2 |x - c_y|^2 (Wen et al., ECCV 2016). Shapes as in `center_cosine`."""
+    squared = jnp.sum(jnp.square(embedding[:, None, :] - centers), axis=-1)  # [n, K]
+    return 0.5 * jnp.sum(targets * squared, axis=-1)
+
+
+def island(embedding: Array, centers: Array, targets: Array, *, beta: float = 1.0) -> Array:
+    """The island loss (Cai et al., FG 2018): center loss plus repulsion of the centers.
+
+    1/2 |x - c_y|^2 + beta * sum_{j!=k} (cos(c_j,c_k) + 1)
+
+    The second term is of use with learned centers only. Shapes as in `center_cosine`.
+    """
+    classes = centers.shape[0]
+    repulsion = _off_diagonal_mean(_between_centers(centers) + 1.0) * classes * (classes - 1)
+    return center(embedding, centers, targets) + beta * repulsion
+
+
+LOSSES: dict[str, tuple[Callable[..., Array], tuple[str, ...]]] = {
+    "center_cosine": (center_cosine, ("scale", "margin")),
+    "center_cosine_island": (center_cosine_island, ("margin", "beta")),
+    "center_cosine_triplet": (center_cosine_triplet, ("margin",)),
+    "center": (center, ()),
+    "island": (island, ("beta",)),
+}
+"""Name -> (function, the fields of `config.loss` that it takes)."""
+
+EUCLIDEAN_LOSSES: tuple[str, ...] = ("center", "island")
+"""Losses that measure distance, so their centers keep a length."""
+
+
+def masked_mean(values: Array, mask: Array) -> Array:
+    """Returns the mean of `values [n]` where `mask [n]` is 1; 0 where no example counts."""
+    return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1.0)
+
+
+def update_centers(
+    centers: Array,
+    embedding: Array,
+    targets: Array,
+    mask: Array,
+    *,
+    rate: float = 0.5,
+    unit: bool = True,
+) -> Array:
+    """Moves each class center towards its examples in this (global) batch.
+
+    delta_j = sum_i t_ij (x_i - c_j) / (1 + sum_i t_ij);  c_j <- c_j + rate * delta_j
+
+    Classes without an example stay where they are. No gradient passes through.
+
+    Args:
+      centers: `[K, C]` float32.
+      embedding: `[n, C]`.
+      targets: `[n, K]` distributions.
+      mask: `[n]`, 0 for examples that do not count.
+      rate: alpha of the center loss paper.
+      unit: whether examples and centers live on the unit sphere (the cosine forms).
+
+    Returns:
+      `[K, C]` float32, of length 1 each if `unit`.
+    """
+    points = jax.lax.stop_gradient(embedding).astype(jnp.float32)
+    points = normalize(points) if unit else points
+    weights = targets * mask[:, None]
+    mass = jnp.sum(weights, axis=0)[:, None]  # [K, 1]
+    delta = (weights.T @ points - mass * centers) / (1.0 + mass)
+    moved = centers + rate * delta
+    moved = normalize(moved) if unit else moved
+    return jnp.where(mass > 0, moved, centers)
+
+
+def init_centers(key: Array, classes: int, dimensions: int) -> Array:
+    """Returns random unit centers `[classes, dimensions]` float32."""
+    return normalize(jax.random.normal(key, (classes, dimensions), jnp.float32))
+
+
+def _between_centers(centers: Array) -> Array:
+    unit = normalize(centers)
+    return unit @ unit.T
+
+
+def _off_diagonal_mean(square: Array) -> Array:
+    """Mean of a `[K, K]` matrix without its diagonal."""
+    classes = square.shape[0]
+    return (jnp.sum(square) - jnp.trace(square)) / (classes * (classes - 1))

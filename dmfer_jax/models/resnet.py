@@ -1,0 +1,135 @@
+"""ResNet-18, 34 and 50 (He et al., 2016) that hand out every stage.
+
+Padding, strides and BatchNorm constants are PyTorch's, so that its weights can be carried over:
+explicit padding, never SAME; momentum 0.9 here is 0.1 there.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+BatchNorm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
+
+
+def conv(features: int, size: int, stride: int = 1, **kwargs: Any) -> nn.Conv:
+    """A `size` x `size` convolution without bias, padded as PyTorch's networks pad."""
+    return nn.Conv(
+        features,
+        (size, size),
+        (stride, stride),
+        padding=size // 2,
+        use_bias=False,
+        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        **kwargs,
+    )
+
+
+class ConvNorm(nn.Module):
+    """Convolution, BatchNorm and, unless told otherwise, ReLU: `[n, h, w, _] -> [n, h', w', c]`."""
+
+    features: int
+    size: int = 3
+    stride: int = 1
+    relu: bool = True
+    scale_init: Callable = nn.initializers.ones
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:  # noqa: D102 (the class says it)
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        x = conv(self.features, self.size, self.stride, name="conv", **types)(x)
+        x = BatchNorm(
+            use_running_average=not train, scale_init=self.scale_init, name="norm", **types
+        )(x)
+        return nn.relu(x) if self.relu else x
+
+
+class Block(nn.Module):
+    """A residual block: two 3x3 convolutions, or 1x1, 3x3, 1x1 if `bottleneck`.
+
+    The last BatchNorm starts at 0, so that each block starts as the identity (Goyal et al., 2017).
+    """
+
+    features: int
+    stride: int = 1
+    bottleneck: bool = False
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:  # noqa: D102
+        layer = partial(ConvNorm, dtype=self.dtype, param_dtype=self.param_dtype)
+        last = partial(layer, relu=False, scale_init=nn.initializers.zeros)
+        if self.bottleneck:
+            width = 4 * self.features
+            y = layer(self.features, 1, name="conv1")(x, train)
+            y = layer(self.features, 3, self.stride, name="conv2")(y, train)
+            y = last(width, 1, name="conv3")(y, train)
+        else:
+            width = self.features
+            y = layer(width, 3, self.stride, name="conv1")(x, train)
+            y = last(width, 3, name="conv2")(y, train)
+        if x.shape != y.shape:
+            x = layer(width, 1, self.stride, relu=False, name="downsample")(x, train)
+        return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """The convolutional part of a ResNet: images in, the outputs of its four stages out.
+
+    Attributes:
+      blocks: residual blocks in each stage.
+      bottleneck: ResNet-50's blocks rather than ResNet-18's.
+      stem: "imagenet" is a 7x7/2 convolution and a 3x3/2 max pool, for 112 pixels and more;
+        "small" is one 3x3 convolution with `stem_stride`, for 48 and 64 pixels.
+      stem_stride: 1 or 2, read by the small stem only.
+      width: multiplies every channel count (64 in stage 1), rounded to a multiple of 8.
+      dtype: the type computed in; float32 or bfloat16.
+      param_dtype: the type parameters are kept in.
+    """
+
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    bottleneck: bool = False
+    stem: str = "imagenet"
+    stem_stride: int = 1
+    width: float = 1.0
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> tuple[Array, ...]:
+        """Returns the stages' outputs, `([n, h1, w1, c1], ..., [n, h4, w4, c4])`.
+
+        Args:
+          x: images `[n, h, w, 1 or 3]`, normalised.
+          train: whether BatchNorm uses (and gathers) the batch's own statistics.
+        """
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        base = max(8, round(64 * self.width / 8) * 8)
+        if self.stem == "imagenet":
+            x = ConvNorm(base, 7, 2, name="stem", **types)(x, train)  # [n, h/2, w/2, 64]
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))  # [n, h/4, w/4]
+        else:
+            x = ConvNorm(base, 3, self.stem_stride, name="stem", **types)(x, train)
+        stages = []
+        for stage, count in enumerate(self.blocks):
+            for index in range(count):
+                stride = 2 if stage > 0 and index == 0 else 1
+                name = f"stage{stage + 1}_block{index + 1}"
+                block = Block(base * 2**stage, stride, self.bottleneck, name=name, **types)
+                x = block(x, train)
+            stages.append(x)
+        return tuple(stages)
+
+
+BACKBONES: dict[str, dict[str, Any]] = {
+    "resnet18": {"blocks": (2, 2, 2, 2)},
+    "resnet34": {"blocks": (3, 4, 6, 3)},
+    "resnet50": {"blocks": (3, 4, 6, 3), "bottleneck": True},
+}
+"""Name -> arguments of `ResNet`."""

@@ -1,0 +1,156 @@
+"""The training step and the evaluation step: one pure jitted function each."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from dmfer_jax import losses, metrics
+from dmfer_jax.data import augment
+from dmfer_jax.models.dmfer import Dmfer, Outputs
+from dmfer_jax.sharding import batched, replicated
+from dmfer_jax.state import TrainState, random_key
+
+Batch = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+EvalStep = Callable[[dict[str, Any], Batch, "EvalTotals"], tuple["EvalTotals", jax.Array]]
+EvalTotals = dict[str, metrics.Metrics]
+
+
+def make_train_step(
+    config: ConfigDict, model: Dmfer, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainStep:
+    """Returns the jitted step: augment, forward, losses, backward, update; its state is donated.
+
+    The step takes the state and a batch (`image` uint8 `[n, h, w, c]`, `target` float32 `[n, K]`)
+    and returns the new state and scalars on the device: `loss`, `cross_entropy`, `center_loss`,
+    `accuracy`, `grad_norm`.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = random_key(config.seed, "augment", state.step)
+        images = augment.augment(key, augment.to_float(batch["image"]), config.augment)
+        targets = batch["target"]
+        mask = jnp.ones(targets.shape[0])
+
+        def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, ...]]:
+            outputs, updates = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                augment.normalize(images),
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": random_key(config.seed, "dropout", state.step)},
+            )
+            entropy, center = example_losses(config, outputs, state.centers, targets)
+            parts = {
+                "cross_entropy": losses.masked_mean(entropy, mask),
+                "center_loss": losses.masked_mean(center, mask),
+            }
+            loss = parts["cross_entropy"] + config.loss.weight * parts["center_loss"]
+            return loss, (parts, outputs, updates["batch_stats"])
+
+        (loss, (parts, outputs, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params
+        )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        centers = state.centers
+        if centers is not None:
+            centers = losses.update_centers(
+                centers,
+                outputs.embedding,
+                targets,
+                mask,
+                rate=config.loss.center_rate,
+                unit=config.loss.name not in losses.EUCLIDEAN_LOSSES,
+            )
+        correct = outputs.logits.argmax(-1) == targets.argmax(-1)
+        scalars = {
+            "loss": loss,
+            **parts,
+            "accuracy": losses.masked_mean(correct.astype(jnp.float32), mask),
+            "grad_norm": optax.global_norm(grads),
+        }
+        new_state = TrainState(
+            step=state.step + 1,
+            params=params,
+            batch_stats=batch_stats,
+            centers=centers,
+            opt_state=opt_state,
+            ema=_update_ema(config.optimizer.ema_decay, state, params, batch_stats),
+        )
+        return new_state, scalars
+
+    whole = replicated(mesh)
+    return jax.jit(
+        step,
+        in_shardings=(whole, batched(mesh)),
+        out_shardings=(whole, whole),
+        donate_argnums=0,
+    )
+
+
+def make_eval_step(model: Dmfer, mesh: Mesh) -> EvalStep:
+    """Returns the jitted step that adds a batch of `data.pipeline.eval_batches` to the totals.
+
+    The step takes the network's variables, a batch and the totals so far (of `empty_totals`), and
+    returns the new totals and the probabilities float32 `[n, K]`.
+    """
+
+    def step(
+        variables: dict[str, Any], batch: Batch, totals: EvalTotals
+    ) -> tuple[EvalTotals, jax.Array]:
+        outputs = model.apply(variables, augment.normalize(batch["image"]))
+        entropy = losses.cross_entropy(outputs.logits, batch["target"])
+        probabilities = jax.nn.softmax(outputs.logits)
+        added = {
+            name: metrics.from_batch(probabilities, batch["label"], entropy, batch[mask])
+            for name, mask in (("all", "mask"), ("first", "first"))
+        }
+        return {name: totals[name].merge(added[name]) for name in added}, probabilities
+
+    whole, split = replicated(mesh), batched(mesh)
+    return jax.jit(
+        step, in_shardings=(whole, split, whole), out_shardings=(whole, split), donate_argnums=2
+    )
+
+
+def empty_totals(num_classes: int) -> EvalTotals:
+    """Returns the totals of no examples: over "all", and over the "first" of equal pixels."""
+    return {name: metrics.Metrics.empty(num_classes) for name in ("all", "first")}
+
+
+def example_losses(
+    config: ConfigDict, outputs: Outputs, centers: jax.Array | None, targets: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the cross-entropy `[n]` and the center loss `[n]` (0 where there is none).
+
+    Args:
+      config: of the experiment.
+      outputs: of the network.
+      centers: `[K, C]` of the training state; learned ones come with the outputs.
+      targets: `[n, K]` distributions.
+    """
+    entropy = losses.cross_entropy(
+        outputs.logits, targets, label_smoothing=config.loss.label_smoothing
+    )
+    centers = outputs.centers if outputs.centers is not None else centers
+    if centers is None:
+        return entropy, jnp.zeros_like(entropy)
+    function, fields = losses.LOSSES[config.loss.name]
+    arguments = {field: config.loss[field] for field in fields}
+    return entropy, function(outputs.embedding, centers, targets, **arguments)
+
+
+def _update_ema(decay: float, state: TrainState, params: Any, batch_stats: Any) -> Any:
+    """The moving average; shorter at first, so that random weights are soon forgotten."""
+    if state.ema is None:
+        return None
+    step = state.step.astype(jnp.float32)
+    rate = 1.0 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    new = {"params": params, "batch_stats": batch_stats}
+    return jax.tree.map(lambda average, value: average + rate * (value - average), state.ema, new)
