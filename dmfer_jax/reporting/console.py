@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from rich import box, progress
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -193,7 +194,16 @@ def percent(value: float | None) -> str:
     >>> percent(0.8963)
     '89.63 %'
     """
-    return "-" if value is None else f"{100 * value:.2f} %"
+    return "-" if value is None else f"{hundredths(value)} %"
+
+
+def hundredths(value: float | None) -> str:
+    """Formats a fraction as `percent` does, for a column whose name has the sign.
+
+    >>> hundredths(0.8963)
+    '89.63'
+    """
+    return "-" if value is None else f"{100 * value:.2f}"
 
 
 def duration(seconds: float) -> str:
@@ -217,11 +227,11 @@ def print_table(
       header: one name per column; may hold a newline.
       rows: cells as they shall appear, already formatted.
     """
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for index, name in enumerate(header):
-        table.add_column(
-            name, justify="right" if index else "left", vertical="bottom", overflow="fold"
-        )
+        table.add_column(name, justify="right" if index else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(str, row))
+    # Not the table's own title, which is broken at the table's width.
+    console.print(f"\n[bold]{escape(title)}[/bold]")
     console.print(table)

@@ -1,0 +1,257 @@
+"""What a run or an evaluation found: report.json, the same as tables, and as one line of JSON.
+
+A report is a plain dict:
+
+    dataset, protocol, seed
+    config        the configuration, as a dict
+    environment   `environment()`
+    train         epochs, steps, examples, seconds, images_per_second; absent for an evaluation
+    checkpoints   {"last": ..., "best": ...}, or the one that was evaluated. Each has epoch, step,
+                  splits {split: summary}, centers (`metrics.center_report`, or None), and
+                  "best" may say in `chosen_on` which split chose it ("valid" unless it says so)
+
+A summary is what `metrics.summarize` returns. It may carry `deduplicated`, a second summary of the
+same split without the images whose pixels stand in an earlier row too.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from dmfer_jax.errors import UserError
+from dmfer_jax.reporting import plain_json
+from dmfer_jax.reporting.console import duration, hundredths, number, print_table
+
+HEADLINES = ("accuracy", "mean_class_accuracy", "macro_f1", "ece", "loss")
+"""The numbers of a summary that stand in tables and in the line of JSON."""
+
+
+def environment() -> dict[str, Any]:
+    """Describes what a run ran on: versions and devices; no host name and no path."""
+    import jax
+
+    packages = {name: _version(name) for name in ("dmfer-jax", "jax", "jaxlib", "flax", "optax")}
+    return {
+        "python": platform.python_version(),
+        **{name.replace("-", "_"): version for name, version in packages.items()},
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": _usable_cores(),
+        "backend": jax.default_backend(),
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+    }
+
+
+def write_report(path: str | os.PathLike[str], report: Mapping[str, Any]) -> None:
+    """Writes a report as JSON, keys in the order given; the file is whole or not there.
+
+    Args:
+      path: where to; an older report is replaced.
+      report: as described above. NaN and infinity become null.
+    """
+    text = json.dumps(plain_json.to_plain(report), indent=2, ensure_ascii=False, allow_nan=False)
+    text = _join_number_lists(text) + "\n"
+    plain_json.write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads what `write_report` wrote.
+
+    Raises:
+      UserError: there is no such file, or it is no report.
+    """
+    path = Path(path)
+    try:
+        report = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file. A report is written when training ends; expected the path of "
+            f"a report.json."
+        ) from None
+    except ValueError as error:
+        raise UserError(
+            f"{path}: found text that is not JSON ({error}), expected a report."
+        ) from None
+    if not isinstance(report, dict) or "checkpoints" not in report:
+        raise UserError(f"{path}: found no `checkpoints`, expected a report of this project.")
+    return report
+
+
+def json_line(report: Mapping[str, Any]) -> str:
+    """Returns the headline numbers as one line of JSON, for programs that read the output.
+
+    Returns:
+      dataset, protocol, seed and, per checkpoint, epoch, step, mean_center_cosine and per split the
+      number of examples, `HEADLINES` and deduplicated_accuracy (None where it was not computed).
+    """
+    checkpoints = {}
+    for name, checkpoint in report["checkpoints"].items():
+        centers = checkpoint.get("centers") or {}
+        checkpoints[name] = {
+            "epoch": checkpoint["epoch"],
+            "step": checkpoint["step"],
+            "mean_center_cosine": centers.get("mean_cosine"),
+            "splits": {
+                split: {
+                    "examples": summary["examples"],
+                    **{key: summary[key] for key in HEADLINES},
+                    "deduplicated_accuracy": _deduplicated(summary, "accuracy"),
+                }
+                for split, summary in checkpoint["splits"].items()
+            },
+        }
+    head = {key: report.get(key) for key in ("dataset", "protocol", "seed")}
+    return plain_json.dump_line({**head, "checkpoints": checkpoints})
+
+
+def main_split(splits: Sequence[str] | Mapping[str, Any]) -> str:
+    """Returns the split whose details are shown: the test split, else valid, else the first."""
+    names = list(splits)
+    return next((name for name in ("test", "valid") if name in names), names[0])
+
+
+def checkpoint_title(name: str, checkpoint: Mapping[str, Any]) -> str:
+    """Says which epoch a checkpoint is and how it was chosen, since that decides its worth."""
+    at = f"epoch {checkpoint['epoch']}, step {checkpoint['step']}"
+    if name == "last":
+        return f"Last epoch ({at})"
+    if name == "best" or "chosen_on" in checkpoint:
+        return f"Epoch chosen on {checkpoint.get('chosen_on', 'valid')} ({at})"
+    return f"Checkpoint {name} ({at})"
+
+
+def print_report(report: Mapping[str, Any], console: Console | None = None) -> None:
+    """Prints a report as tables that fit 80 columns.
+
+    Args:
+      report: as described above.
+      console: where to; standard output unless told.
+    """
+    console = console or Console(highlight=False)
+
+    def say(text: str = "") -> None:
+        console.print(text, markup=False)
+
+    for line in _heading(report):
+        say(line)
+    for name, checkpoint in report["checkpoints"].items():
+        _print_splits(console, checkpoint_title(name, checkpoint), checkpoint["splits"])
+        if line := center_line(checkpoint.get("centers")):
+            say(line)
+    name, checkpoint = next(iter(report["checkpoints"].items()))
+    split = main_split(checkpoint["splits"])
+    title = f"Per class on {split}: {checkpoint_title(name, checkpoint)}"
+    _print_classes(console, title, checkpoint["splits"][split])
+    say()
+    say("accuracy, recall and precision in percent; mean-class and macro-F1 are the means of")
+    say("recall and F1 over the classes that occur in the split")
+    if _has_deduplicated(report):
+        say("dedup.: accuracy without the images whose pixels stand in an earlier row too")
+
+
+def center_line(centers: Mapping[str, Any] | None) -> str:
+    """Returns the sentence about the centers' cosines; empty where there are no centers."""
+    if not centers or centers["mean_cosine"] is None:
+        return ""
+    return (
+        f"cosine between centers: mean {centers['mean_cosine']:.3f}, "
+        f"max {centers['max_cosine']:.3f}, ideal {centers['ideal_cosine']:.3f}"
+    )
+
+
+def _heading(report: Mapping[str, Any]) -> list[str]:
+    first = [str(report["dataset"])]
+    if report.get("protocol"):
+        first.append(f"protocol {report['protocol']}")
+    if report.get("seed") is not None:
+        first.append(f"seed {report['seed']}")
+    lines = [", ".join(first)]
+    if train := report.get("train"):
+        lines.append(
+            f"trained {train['epochs']} epochs ({train['steps']:,} steps) in "
+            f"{duration(train['seconds'])} at {number(train['images_per_second'], 0)} images/s"
+        )
+    return lines
+
+
+def _print_splits(console: Console, title: str, splits: Mapping[str, Mapping[str, Any]]) -> None:
+    deduplicated = any("deduplicated" in summary for summary in splits.values())
+    header = ["split", "images", "accuracy", "mean-class", "macro-F1", "ECE", "loss"]
+    if deduplicated:
+        header.insert(3, "dedup.")
+    rows = []
+    for split, summary in splits.items():
+        accuracy, mean_class, f1, ece, loss = (summary[key] for key in HEADLINES)
+        row = [split, f"{summary['examples']:,}", hundredths(accuracy), hundredths(mean_class)]
+        row += [number(f1), number(ece), number(loss)]
+        if deduplicated:
+            row.insert(3, hundredths(_deduplicated(summary, "accuracy")))
+        rows.append(row)
+    print_table(console, title, header, rows)
+
+
+def _print_classes(console: Console, title: str, summary: Mapping[str, Any]) -> None:
+    rows = []
+    for index, (name, row) in enumerate(summary["per_class"].items()):
+        rows.append(
+            [
+                name,
+                f"{row['examples']:,}",
+                hundredths(row["recall"]),
+                hundredths(row["precision"]),
+                number(row["f1"]),
+                _most_often_taken_for(summary, index),
+            ]
+        )
+    header = ["class", "images", "recall", "precision", "F1", "most often taken for"]
+    print_table(console, title, header, rows)
+
+
+def _most_often_taken_for(summary: Mapping[str, Any], index: int) -> str:
+    row = summary["confusion"][index]
+    wrong = [0 if column == index else count for column, count in enumerate(row)]
+    most = max(wrong)
+    if not most:
+        return "-"
+    return f"{summary['labels'][wrong.index(most)]} {100 * most / sum(row):.1f} %"
+
+
+def _deduplicated(summary: Mapping[str, Any], key: str) -> Any:
+    return (summary.get("deduplicated") or {}).get(key)
+
+
+def _has_deduplicated(report: Mapping[str, Any]) -> bool:
+    checkpoints = report["checkpoints"].values()
+    return any("deduplicated" in s for c in checkpoints for s in c["splits"].values())
+
+
+_NUMBER = r"(?:-?\d[\d.eE+-]*|null)"
+# Begins with a newline, which no JSON string can hold: only lists are found, never text.
+_NUMBER_LIST = re.compile(rf"\[\n\s*({_NUMBER}(?:,\n\s*{_NUMBER})*)\n\s*\]")
+
+
+def _join_number_lists(text: str) -> str:
+    """Puts lists of plain numbers on one line: a confusion matrix reads as a matrix."""
+    return _NUMBER_LIST.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
+
+
+def _usable_cores() -> int:
+    # Containers and clusters give a process fewer cores than the machine has.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
