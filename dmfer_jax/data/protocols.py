@@ -1,0 +1,116 @@
+"""The five vote protocols of FERPlus: from ten people's votes to a label or a distribution.
+
+Published FERPlus numbers differ in which faces they count, and few say which. Here the choice is
+made when records are read, so one build serves every protocol, and each published count is in
+`PUBLISHED_COUNTS` to be checked against.
+
+In all of them a single vote counts as a slip and is set to zero first. Then:
+
+* `majority`: the peak must exceed half of the votes that remain, and be an expression. Counted on
+  label.csv, which gives the lists published with RAN; most papers use these.
+* `majority_new`: the same rule on fer2013new.csv, over all its rows.
+* `plurality`: the one peak of fer2013new.csv wins; rows with two equal peaks are dropped.
+* `plurality_first`: the same, but of two equal peaks the first wins.
+* `votes`: every row of fer2013new.csv with a vote left for an expression; for training on the
+  distribution.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dmfer_jax.errors import UserError
+from dmfer_jax.labels import Expression
+
+PROTOCOLS: tuple[str, ...] = ("majority", "majority_new", "plurality", "plurality_first", "votes")
+
+PUBLISHED_COUNTS: dict[str, dict[str, int]] = {
+    "majority": {"train": 25_045, "valid": 3_191, "test": 3_137},
+    "majority_new": {"train": 25_060, "valid": 3_199, "test": 3_153},
+    "plurality": {"train": 26_940, "valid": 3_396, "test": 3_376},
+    "plurality_first": {"train": 28_389, "valid": 3_553, "test": 3_546},
+}
+"""Rows that a protocol keeps of each complete split. `votes` is for training and has no count."""
+
+
+class Targets(NamedTuple):
+    """What a protocol makes of n rows.
+
+    Attributes:
+      keep: [n] bool, whether the row takes part.
+      label: [n] int32 in canonical order; -1 where the row is not kept.
+      distribution: [n, 8] float32, the votes left for the 8 expressions, summing to 1; all 0
+        where the row is not kept.
+    """
+
+    keep: np.ndarray
+    label: np.ndarray
+    distribution: np.ndarray
+
+
+def apply_protocol(
+    protocol: str, votes_new: np.ndarray, votes_label_csv: np.ndarray | None = None
+) -> Targets:
+    """Returns which rows a protocol keeps, and their targets.
+
+    Give whole splits: whether label.csv was given at all is told from all rows together.
+
+    Args:
+      protocol: one of `PROTOCOLS`.
+      votes_new: [n, 10] int, votes of fer2013new.csv: the 8 expressions, unknown, no face.
+      votes_label_csv: [n, 10] int, votes of label.csv; -1 in rows that it does not hold. Only
+        `majority` reads it.
+
+    Returns:
+      `Targets`. Under `majority` the distribution, too, is that of label.csv.
+
+    Raises:
+      UserError: no such protocol, or `majority` without label.csv.
+
+    Source: Barsoum et al., "Training Deep Networks for Facial Expression Recognition with
+    Crowd-Sourced Label Distribution", ICMI 2016, and the code published with it.
+    """
+    if protocol not in PROTOCOLS:
+        raise UserError(f"protocol '{protocol}' is unknown; choose one of {', '.join(PROTOCOLS)}")
+    if protocol == "majority":
+        votes_new = _require_label_csv(votes_label_csv)
+    votes = _without_single_votes(votes_new)
+    expressions = votes[:, : len(Expression)]
+    winner = votes.argmax(axis=1)
+    peak = votes.max(axis=1, initial=0)
+
+    if protocol in ("majority", "majority_new"):
+        keep = 2 * peak > votes.sum(axis=1)
+    elif protocol == "plurality":
+        keep = (votes == peak[:, None]).sum(axis=1) == 1
+    elif protocol == "plurality_first":
+        keep = peak > 0
+    else:
+        winner = expressions.argmax(axis=1)
+        keep = expressions.any(axis=1)
+    keep = keep & (winner < len(Expression)) & (peak > 0)
+
+    total = expressions.sum(axis=1, keepdims=True)
+    distribution = np.where(keep[:, None], expressions / np.maximum(total, 1), 0.0)
+    return Targets(
+        keep=keep,
+        label=np.where(keep, winner, -1).astype(np.int32),
+        distribution=distribution.astype(np.float32),
+    )
+
+
+def _require_label_csv(votes_label_csv: np.ndarray | None) -> np.ndarray:
+    if votes_label_csv is None or (len(votes_label_csv) and np.all(votes_label_csv < 0)):
+        raise UserError(
+            "protocol 'majority' counts the votes of label.csv, and these records were built "
+            "without it. Put FER2013Train/label.csv, FER2013Valid/label.csv and "
+            "FER2013Test/label.csv of the FERPlus project beside fer2013new.csv and build again, "
+            "or choose protocol 'majority_new', which reads fer2013new.csv only."
+        )
+    return votes_label_csv
+
+
+def _without_single_votes(votes: np.ndarray) -> np.ndarray:
+    """Sets votes of 1, and the -1 of rows that have none, to 0."""
+    votes = np.asarray(votes, dtype=np.int32)
+    return np.where(votes > 1, votes, 0)
