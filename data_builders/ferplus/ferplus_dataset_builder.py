@@ -153,9 +153,10 @@ def read_source(source: Path) -> list[Row]:
     logging.info("ferplus: reading %s and %s", faces_path, votes_path)
     # Votes first: they are read in an instant, the faces are not.
     votes = votes_files.read_votes(votes_path)
-    votes_label_csv = votes_files.read_label_files(label_paths, votes)
     faces = fer2013_files.read_faces(faces_path)
     rows = votes_files.align(faces, faces_path, votes, votes_path)
+    # After align, so that votes cut short are called that, not an unknown name in label.csv.
+    votes_label_csv = votes_files.read_label_files(label_paths, votes)
 
     for usage, name in votes_files.LABEL_FOLDERS.items():
         if usage not in label_paths:

@@ -184,8 +184,8 @@ def read_label_files(files: dict[str, Path], votes: Sequence[VoteRow]) -> np.nda
         if missing:
             name = next(iter(missing))
             raise UserError(
-                f"{path} has no row for {len(missing):,} images that {VOTES_NAME} has in "
-                f"{usage}, the first being {name}. The file may be cut short; fetch it again."
+                f"{path} lacks {len(missing):,} of the images that {VOTES_NAME} has in {usage}, "
+                f"the first being {name}. The file may be cut short; fetch it again."
             )
     return joined
 

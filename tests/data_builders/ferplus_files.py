@@ -12,6 +12,9 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import tensorflow_datasets as tfds
+
+from data_builders.ferplus.ferplus_dataset_builder import Builder
 
 USAGES = ["Training"] * 6 + ["PublicTest"] * 3 + ["PrivateTest"] * 3
 EMOTIONS = [0, 1, 2, 3, 4, 5, 6, 0, 3, 3, 6, 5]
@@ -59,6 +62,16 @@ LABEL_FOLDERS = {
 }
 
 
+FORMS = [
+    "fer2013.csv",
+    "icml_face_data.csv",
+    "fer2013.tar.gz",
+    "archive.zip:fer2013.csv",
+    "challenge.zip:some/folder/icml_face_data.csv",
+]
+"""What `write_faces` can write."""
+
+
 def draw_pixels(seed: int = 0) -> np.ndarray:
     """Returns [12, 2304] random uint8 faces, equal where `FIRST_ROWS` says so."""
     pixels = np.random.default_rng(seed).integers(0, 256, (len(USAGES), 48 * 48), dtype=np.uint8)
@@ -80,6 +93,14 @@ def write_source(folder: Path, form: str = "fer2013.csv", **changes) -> Path:
     if changes.get("labels", True):
         write_labels(folder)
     return folder
+
+
+def build(source: Path | str | None, data_dir: Path) -> Builder:
+    """Builds the records of a manual folder into `data_dir`."""
+    builder = Builder(data_dir=str(data_dir), file_format="array_record")
+    config = tfds.download.DownloadConfig(manual_dir=source)
+    builder.download_and_prepare(download_config=config)
+    return builder
 
 
 def faces_csv(rows: list[int] | None = None, kaggle: bool = False) -> str:
