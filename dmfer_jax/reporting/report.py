@@ -151,8 +151,8 @@ def print_report(report: Mapping[str, Any], console: Console | None = None) -> N
     title = f"Per class on {split}: {checkpoint_title(name, checkpoint)}"
     _print_classes(console, title, checkpoint["splits"][split])
     say()
-    say("accuracy, recall and precision in percent; mean-class and macro-F1 are the means of")
-    say("recall and F1 over the classes that occur in the split")
+    say("accuracy, recall and precision in percent; mean-class and macro-F1: means of recall")
+    say("and F1 over the classes that occur in the split")
     if _has_deduplicated(report):
         say("dedup.: accuracy without the images whose pixels stand in an earlier row too")
 

@@ -1,0 +1,346 @@
+"""The pictures of a report, as PNG files.
+
+Drawn through matplotlib's objects and never through pyplot, so that nothing global changes and no
+screen is needed. Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from dmfer_jax.reporting import plain_json
+from dmfer_jax.reporting.report import checkpoint_title
+
+DPI = 150
+BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+GREY, PALE = "#555555", "#DDDDDD"
+
+StrPath = str | os.PathLike[str]
+
+
+def draw_confusion(
+    path: StrPath, confusion: Any, names: Sequence[str], title: str = "Confusion matrix"
+) -> None:
+    """Draws a confusion matrix; colour and percentage are the share of the true class.
+
+    Args:
+      path: the PNG to write.
+      confusion: int [K, K], rows are true classes.
+      names: K class names.
+      title: above the matrix.
+    """
+    counts = np.asarray(confusion)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
+    side = max(5.0, 2.2 + 0.68 * len(names))
+    figure = _figure(side, side)
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(*counts.shape):
+        if counts[row, column]:
+            text = f"{_whole_percent(shares[row, column])}\n{counts[row, column]:,}"
+            _write_cell(axes, row, column, text, dark=shares[row, column] > 0.55)
+    rows = [f"{name}\n{total:,}" for name, total in zip(names, totals[:, 0], strict=True)]
+    _label_matrix(axes, rows, names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true class and its images")
+    axes.set_title(title, loc="left")
+    _save(figure, path)
+
+
+def draw_reliability(
+    path: StrPath,
+    reliability: Sequence[Mapping[str, Any]],
+    *,
+    ece: float | None = None,
+    title: str = "Calibration",
+) -> None:
+    """Draws how often predictions of each confidence are right, above how many there are.
+
+    Args:
+      path: the PNG to write.
+      reliability: bins of equal width, as in `metrics.summarize`.
+      ece: the calibration error, written into the picture.
+      title: above it.
+    """
+    bins = len(reliability)
+    middles = (np.arange(bins) + 0.5) / bins
+    counts = np.array([row["count"] for row in reliability])
+    filled = [(m, row) for m, row in zip(middles, reliability, strict=True) if row["count"]]
+    figure = _figure(6, 6)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    upper.bar(
+        [middle for middle, _ in filled],
+        [row["accuracy"] for _, row in filled],
+        width=0.9 / bins,
+        color=BLUE,
+        label="predictions of this confidence",
+    )
+    upper.plot([0, 1], [0, 1], color=VERMILLION, linestyle="--", label="confidence as it should be")
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is right")
+    upper.legend(loc="upper left", frameon=False)
+    if ece is not None:
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.9}
+        note = f"calibration error {100 * ece:.1f} %"
+        upper.text(0.97, 0.05, note, ha="right", transform=upper.transAxes, bbox=box)
+    upper.set_title(title, loc="left")
+    lower.bar(middles, counts / max(counts.sum(), 1), width=0.9 / bins, color=GREY)
+    lower.set(xlabel="confidence", ylabel="share of images")
+    for axes in (upper, lower):
+        _plain_axes(axes)
+        axes.yaxis.set_major_formatter(_percent_ticks())
+    lower.xaxis.set_major_formatter(_percent_ticks())
+    _save(figure, path)
+
+
+def draw_center_cosines(
+    path: StrPath,
+    cosines: Any,
+    names: Sequence[str],
+    ideal: float | None = None,
+    title: str = "Cosine between class centers",
+) -> None:
+    """Draws the pairwise cosines of the class centers.
+
+    Args:
+      path: the PNG to write.
+      cosines: [K, K] numbers from -1 to 1; None where undefined.
+      names: K class names.
+      ideal: the least mean cosine that K centers can have, -1/(K-1).
+      title: above the matrix.
+    """
+    values = np.array(cosines, dtype=float)  # None becomes NaN
+    np.fill_diagonal(values, np.nan)  # a center with itself: 1, and the darkest of all
+    pairs = values[~np.eye(len(values), dtype=bool)]
+    side = max(5.0, 2.2 + 0.6 * len(names))
+    figure = _figure(side, side)
+    axes = figure.add_subplot()
+    axes.set_facecolor(PALE)
+    axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
+    for row, column in np.ndindex(*values.shape):
+        if np.isfinite(values[row, column]):
+            dark = abs(float(values[row, column])) > 0.6
+            _write_cell(axes, row, column, f"{values[row, column]:.2f}", dark=dark)
+    _label_matrix(axes, names, names)
+    note = f"mean of the pairs {pairs.mean():.3f}" if pairs.size else ""
+    if ideal is not None:
+        note += f", ideal {ideal:.3f}"
+    axes.set_xlabel(note)
+    axes.set_title(title, loc="left")
+    _save(figure, path)
+
+
+def draw_training_curves(path: StrPath, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draws loss, accuracy and learning rate over the steps of a run.
+
+    Args:
+      path: the PNG to write.
+      rows: of metrics.jsonl, as `writers.read_jsonl` returns them: `kind` "train" (cross_entropy,
+        accuracy, learning_rate) and "eval" (split, loss, accuracy).
+    """
+    train = [row for row in rows if row.get("kind") == "train"]
+    evaluations: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        # A test split is looked at once, at the end: a point, not a curve.
+        if row.get("kind") == "eval" and not row["split"].startswith("test"):
+            evaluations.setdefault(row["split"], []).append(row)
+    figure = _figure(7, 8)
+    loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.4])
+    # The training loss also holds the center loss; only the cross-entropies can be compared.
+    for axes, trained, key in ((loss, "cross_entropy", "loss"), (accuracy, "accuracy", "accuracy")):
+        _draw_train_curve(axes, train, trained)
+        for (split, found), color in zip(evaluations.items(), (BLUE, GREEN, ORANGE), strict=False):
+            axes.plot(*_points(found, key), color=color, marker="o", markersize=3.5, label=split)
+    loss.set_ylabel("cross-entropy")
+    accuracy.set_ylabel("accuracy")
+    accuracy.yaxis.set_major_formatter(_percent_ticks())
+    if loss.get_legend_handles_labels()[0]:
+        loss.legend(frameon=False)
+    loss.set_title("Training", loc="left")
+    rate.plot(*_points(train, "learning_rate"), color=GREY)
+    rate.set(ylabel="learning rate", xlabel="step", ylim=(0, None))
+    for axes in (loss, accuracy, rate):
+        _plain_axes(axes)
+    figure.align_ylabels()
+    _save(figure, path)
+
+
+def draw_examples(
+    path: StrPath,
+    images: np.ndarray,
+    true_names: Sequence[str],
+    predicted_names: Sequence[str],
+    probabilities: Sequence[float],
+    title: str = "Most confident mistakes",
+) -> None:
+    """Draws faces in a grid, each with its prediction.
+
+    The picture holds the images themselves. Owners of real datasets mostly forbid to pass images
+    on, so it is drawn only when asked for, and stays with whoever holds the data.
+
+    Args:
+      path: the PNG to write.
+      images: uint8 [n, h, w, c], grey (1 channel) or RGB (3).
+      true_names: n class names.
+      predicted_names: n class names.
+      probabilities: n confidences of the predictions, 0 to 1.
+      title: above the grid.
+    """
+    columns = min(6, max(len(images), 1))
+    rows = max(-(-len(images) // columns), 1)
+    figure = _figure(1.25 * columns + 0.2, 1.62 * rows + 0.4)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    everything = zip(images, true_names, predicted_names, probabilities, strict=True)
+    for axes, (image, true, predicted, probability) in zip(grid.flat, everything, strict=False):
+        axes.imshow(
+            image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255
+        )
+        right = true == predicted
+        axes.set_title(
+            f"{predicted} {_whole_percent(probability)}\ntrue: {true}",
+            fontsize=8,
+            color=BLUE if right else VERMILLION,
+        )
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    _save(figure, path)
+
+
+def draw_split_accuracy(
+    path: StrPath, splits: Mapping[str, Mapping[str, Any]], title: str = "Accuracy by split"
+) -> None:
+    """Draws accuracy and mean-class accuracy of each split as bars.
+
+    Args:
+      path: the PNG to write.
+      splits: {split: summary}, as in a report.
+      title: above the bars.
+    """
+    figure = _figure(7, 1.2 + 0.75 * len(splits))
+    axes = figure.add_subplot()
+    kinds = (("accuracy", "accuracy", BLUE), ("mean_class_accuracy", "mean-class accuracy", ORANGE))
+    for offset, (key, label, color) in zip((-0.19, 0.19), kinds, strict=True):
+        values = [summary[key] for summary in splits.values()]
+        positions = np.arange(len(splits)) + offset
+        bars = axes.barh(
+            positions, [value or 0 for value in values], 0.36, color=color, label=label
+        )
+        texts = ["-" if value is None else f"{100 * value:.1f} %" for value in values]
+        axes.bar_label(bars, texts, padding=4, fontsize=9)
+    labels = [f"{name}\n{summary['examples']:,} images" for name, summary in splits.items()]
+    axes.set_yticks(range(len(splits)), labels)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.09)
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.xaxis.set_major_formatter(_percent_ticks())
+    _plain_axes(axes, grid="x")
+    axes.tick_params(axis="y", length=0)
+    axes.set_title(title, loc="left")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    _save(figure, path)
+
+
+def draw_report_figures(
+    folder: StrPath, report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]] = ()
+) -> list[Path]:
+    """Draws every picture that a report has the numbers for; no picture shows an image.
+
+    Args:
+      folder: where to; made when missing.
+      report: as described in `reporting.report`.
+      rows: the run's log, for the training curves; empty for an evaluation.
+
+    Returns:
+      The paths: per checkpoint `NAME_split_accuracy.png`, `NAME_center_cosines.png`, and per split
+      `NAME_SPLIT_confusion.png` and `NAME_SPLIT_reliability.png`; `training.png` with rows.
+    """
+    folder = Path(folder)
+    paths: list[Path] = []
+
+    def at(name: str) -> Path:
+        paths.append(folder / f"{name}.png")
+        return paths[-1]
+
+    for name, checkpoint in report["checkpoints"].items():
+        title = checkpoint_title(name, checkpoint)
+        splits = checkpoint["splits"]
+        labels = next(iter(splits.values()))["labels"]
+        draw_split_accuracy(at(f"{name}_split_accuracy"), splits, title)
+        for split, found in splits.items():
+            heading = f"{split}\n{title}"
+            draw_confusion(at(f"{name}_{split}_confusion"), found["confusion"], labels, heading)
+            draw_reliability(
+                at(f"{name}_{split}_reliability"),
+                found["reliability"],
+                ece=found["ece"],
+                title=heading,
+            )
+        if centers := checkpoint.get("centers"):
+            draw_center_cosines(
+                at(f"{name}_center_cosines"),
+                centers["cosines"],
+                labels,
+                centers["ideal_cosine"],
+                f"Cosine between class centers\n{title}",
+            )
+    if rows:
+        draw_training_curves(at("training"), rows)
+    return paths
+
+
+def _figure(width: float, height: float) -> Figure:
+    """Makes an empty figure of a size in inches."""
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def _save(figure: Figure, path: StrPath) -> None:
+    plain_json.write_atomically(path, lambda part: figure.savefig(part, dpi=DPI, format="png"))
+
+
+def _whole_percent(share: float) -> str:
+    return "<1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+
+
+def _percent_ticks() -> PercentFormatter:
+    return PercentFormatter(xmax=1, decimals=0, symbol=" %")
+
+
+def _plain_axes(axes: Axes, grid: Literal["x", "y"] = "y") -> None:
+    """Leaves away what carries no number: the box, and all but a pale grid."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=grid, color=PALE, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _label_matrix(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
+    axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _write_cell(axes: Axes, row: int, column: int, text: str, *, dark: bool) -> None:
+    color = "white" if dark else "black"
+    axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
+
+
+def _points(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
+    found = [row for row in rows if row.get(key) is not None]
+    return [row["step"] for row in found], [row[key] for row in found]
+
+
+def _draw_train_curve(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str) -> None:
+    """Draws single batches pale and their running mean strong: batches scatter widely."""
+    steps, values = _points(rows, key)
+    axes.plot(steps, values, color=GREY, alpha=0.3, linewidth=0.8)
+    width = max(1, len(values) // 30)
+    if values:
+        mean = np.convolve(values, np.ones(width) / width, mode="valid")
+        axes.plot(steps[width - 1 :], mean, color=GREY, label="train (mean of batches)")
