@@ -1,0 +1,230 @@
+"""From an expression to the shape of a face, by way of facial action units.
+
+An action unit is what one muscle group does, in the numbering of the Facial Action Coding System
+(Ekman and Friesen, 1978): 12 pulls the corners of the mouth, 4 lowers the brows. An expression is a
+recipe of action units, a face's shape is a function of their strengths. So weak, lopsided and mixed
+expressions come out as they do on people: of the same parts, moved less far.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from data_builders.synthetic_faces.difficulty import Difficulty
+from dmfer_jax.labels import Expression
+
+_E = Expression
+
+_RECIPES: dict[Expression, tuple[dict[int, float], ...]] = {
+    # Each variant is as frequent as the others of its expression.
+    _E.NEUTRAL: ({},),
+    _E.HAPPINESS: (
+        {6: 0.8, 12: 0.95},
+        {6: 0.9, 12: 1.0, 25: 0.8},
+        {6: 1.0, 12: 1.0, 25: 1.0, 26: 0.35},
+    ),
+    _E.SURPRISE: (
+        {1: 1.0, 2: 1.0, 5: 0.9, 25: 0.5, 26: 0.8},
+        {1: 0.9, 2: 1.0, 5: 1.0, 25: 0.6, 26: 0.5, 27: 0.5},
+    ),
+    _E.SADNESS: (
+        {1: 1.0, 4: 0.7, 15: 1.0, 17: 0.4, 43: 0.35},
+        {1: 1.0, 4: 0.5, 15: 0.9, 43: 0.6},
+    ),
+    _E.ANGER: (
+        {4: 1.0, 5: 0.5, 7: 0.5, 23: 0.7, 24: 1.0, 17: 0.3},
+        {4: 1.0, 5: 0.7, 7: 0.4, 10: 0.35, 16: 0.6, 22: 0.9, 25: 0.9},
+    ),
+    _E.DISGUST: (
+        {4: 0.35, 7: 0.5, 9: 1.0, 10: 0.8, 15: 0.6, 16: 0.5},
+        {4: 0.35, 7: 0.6, 9: 1.0, 10: 1.0, 15: 0.5, 16: 0.8, 25: 0.5},
+    ),
+    _E.FEAR: (
+        {1: 1.0, 2: 0.5, 4: 0.8, 5: 1.0, 20: 1.0, 25: 0.8, 26: 0.2},
+        {1: 1.0, 2: 0.6, 4: 0.7, 5: 1.0, 20: 0.9, 16: 0.5, 25: 0.6},
+    ),
+    _E.CONTEMPT: ({12: 0.95, 14: 1.0}, {2: 0.45, 7: 0.2, 12: 0.85, 14: 1.0}),
+}
+
+_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 16, 17, 20, 22, 23, 24, 25, 26, 27, 43)
+_JOINT = (9, 16, 17, 22, 23, 24, 25, 26, 27)
+"""Units of the midline, which have no side."""
+
+ActionUnits = dict[int, np.ndarray]
+"""The strength of each unit on the left and on the right of the picture, [2], 0 to 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RestingFace:
+    """How a person's face looks when it expresses nothing; lengths in head units."""
+
+    brow_height: float = 0.0
+    brow_tilt: float = 0.0
+    brow_arch: float = 0.0
+    eye_opening: float = 1.0
+    eye_slant: float = 0.0
+    eye_spacing: float = 0.42
+    eye_width: float = 0.215
+    mouth_height: float = 0.72
+    mouth_width: float = 0.36
+    mouth_curve: float = 0.0
+    lip_thickness: float = 1.0
+    fold: float = 0.1  # nasolabial folds at rest, which deepen with age
+
+
+@dataclasses.dataclass(frozen=True)
+class FaceShape:
+    """Everything a drawing of the face's features needs; pairs are left and right, [2].
+
+    Lengths in head units, offsets downwards; strengths 0 to 1.
+    """
+
+    brow: np.ndarray  # offsets of inner end, two points between, outer end: [2, 4]
+    brow_inwards: np.ndarray
+    furrow: float
+    forehead: float
+    lid_upper: np.ndarray
+    lid_lower: np.ndarray
+    eye_spacing: float
+    eye_width: float
+    eye_slant: float
+    nose_wrinkle: float
+    nose_lift: float
+    flare: float
+    cheek: np.ndarray
+    fold: np.ndarray
+    dimple: np.ndarray
+    corner_x: np.ndarray
+    corner_y: np.ndarray
+    mouth_y: float
+    mouth_middle: float
+    lip_raise: np.ndarray
+    opening_up: float
+    opening_down: float
+    square: float
+    lip_upper: float
+    lip_lower: float
+    press: float
+    chin_bulge: float
+    jaw_drop: float
+
+
+def draw_units(
+    rng: np.random.Generator, expression: Expression, intensity: float, difficulty: Difficulty
+) -> ActionUnits:
+    """Draws how strongly each action unit is active.
+
+    Args:
+      rng: source of the individual differences.
+      expression: what is expressed.
+      intensity: how strongly, 0 to 1.
+      difficulty: how much people differ.
+
+    Returns:
+      The strengths by unit.
+    """
+    variants = _RECIPES[expression]
+    recipe = variants[int(rng.integers(len(variants)))]
+    strength = rng.normal(1, difficulty.action_unit_spread, len(_UNITS))
+    lopsided = rng.normal(0, difficulty.asymmetry, len(_UNITS))
+    resting = np.abs(rng.normal(0, difficulty.resting_noise, len(_UNITS)))
+    sides = np.ones(2)
+    if expression == Expression.CONTEMPT:
+        # Contempt is the one expression of half a face.
+        sides = np.array([1.0, 0.08]) if rng.random() < 0.5 else np.array([0.08, 1.0])
+    units = {}
+    for k, unit in enumerate(_UNITS):
+        lean = 0.0 if unit in _JOINT else lopsided[k]
+        side = sides if unit in (2, 7, 12, 14) else np.ones(2)
+        value = intensity * recipe.get(unit, 0.0) * strength[k] * side * [1 + lean, 1 - lean]
+        units[unit] = np.clip(value + resting[k], 0, 1.15)
+    return units
+
+
+def draw_resting_face(rng: np.random.Generator, difficulty: Difficulty) -> RestingFace:
+    """Draws the face that a person has at rest."""
+    n = difficulty.resting_shape * np.clip(rng.normal(size=12), -2, 2)
+    return RestingFace(
+        brow_height=0.025 * n[0],
+        brow_tilt=0.018 * n[1],
+        brow_arch=0.018 * n[2],
+        eye_opening=1 + 0.1 * n[3],
+        eye_slant=0.015 * n[4],
+        eye_spacing=0.42 + 0.016 * n[5],
+        eye_width=0.215 + 0.012 * n[6],
+        mouth_height=0.72 + 0.02 * n[7],
+        mouth_width=0.36 + 0.025 * n[8],
+        mouth_curve=0.014 * n[9],
+        lip_thickness=1 + 0.17 * n[10],
+        fold=0.1 + 0.06 * abs(n[11]),
+    )
+
+
+def shape_face(units: ActionUnits, rest: RestingFace) -> FaceShape:
+    """Moves the parts of a resting face as far as the action units pull them."""
+    u = {unit: np.asarray(value, float) for unit, value in units.items()}
+    one = {unit: float(value.mean()) for unit, value in u.items()}
+    lids = 1 - 0.4 * u[6] - 0.45 * u[7] - 0.35 * u[9] - 0.7 * u[43] - 0.1 * u[4] + 0.75 * u[5]
+    lower = 1 - 0.75 * u[6] - 0.7 * u[7] - 0.5 * u[9] + 0.35 * u[5]
+    opening = one[25]
+    return FaceShape(
+        brow=_brow(u, rest),
+        brow_inwards=0.09 * u[4] + 0.03 * u[9],
+        furrow=float(np.clip(one[4] * (1 - 0.5 * one[1]) + 0.2 * one[9], 0, 1)),
+        forehead=one[1] * (1 - 0.25 * one[4]) * (0.4 + 0.6 * one[2]),
+        lid_upper=0.115 * rest.eye_opening * np.maximum(lids, 0.22),
+        lid_lower=0.07 * rest.eye_opening * np.maximum(lower, 0.0),
+        eye_spacing=rest.eye_spacing,
+        eye_width=rest.eye_width,
+        eye_slant=rest.eye_slant + 0.04 * one[1] * (1 - one[2]) * one[43],
+        nose_wrinkle=one[9],
+        nose_lift=0.05 * one[9] + 0.02 * one[10],
+        flare=0.6 * one[9] + 0.35 * one[22] + 0.2 * one[4],
+        cheek=np.clip(u[6] * 0.7 + u[12] * 0.3, 0, 1),
+        fold=np.clip(rest.fold + 0.6 * u[12] + 0.7 * u[9] + 0.4 * u[10] + 0.15 * u[15], 0, 1),
+        dimple=np.clip(u[14], 0, 1),
+        corner_x=rest.mouth_width
+        + 0.12 * u[12]
+        + 0.13 * u[20]
+        + 0.05 * u[14]
+        - 0.07 * u[23]
+        - 0.04 * u[24]
+        - 0.03 * u[22]
+        - 0.09 * u[26]
+        - 0.13 * u[27],
+        corner_y=-rest.mouth_curve - 0.18 * u[12] + 0.16 * u[15] + 0.05 * u[20] - 0.04 * u[14],
+        mouth_y=rest.mouth_height
+        - 0.03 * one[9]
+        - 0.02 * one[17]
+        + 0.04 * one[26]
+        + 0.05 * one[27],
+        mouth_middle=0.02 * one[12] - 0.04 * one[15] - 0.03 * one[17],
+        lip_raise=0.09 * u[10] + 0.03 * u[9],
+        opening_up=(0.035 + 0.04 * one[10] + 0.03 * one[22]) * opening + 0.04 * one[26],
+        opening_down=(0.11 + 0.06 * one[16]) * opening + 0.2 * one[26] + 0.28 * one[27],
+        square=float(np.clip(0.9 * one[22] + 0.7 * one[20] + 0.4 * one[16], 0, 1)),
+        lip_upper=0.07 * rest.lip_thickness * (1 - 0.75 * one[24] - 0.3 * one[23] - 0.2 * one[12]),
+        lip_lower=0.1 * rest.lip_thickness * (1 - 0.7 * one[24] - 0.3 * one[23] - 0.15 * one[12])
+        + 0.05 * one[16],
+        press=float(np.clip(one[24] + 0.4 * one[23], 0, 1)),
+        chin_bulge=float(np.clip(one[17] + 0.5 * one[15], 0, 1)),
+        jaw_drop=0.03 * opening + 0.14 * one[26] + 0.18 * one[27],
+    )
+
+
+def _brow(u: ActionUnits, rest: RestingFace) -> np.ndarray:
+    """Returns how far four points of each brow, from the nose outwards, lie below the usual."""
+    # The inner brow raiser wins over the brow lowerer: that makes the slanted brows of sadness.
+    lowered = u[4] * (1 - 0.75 * np.minimum(u[1], 1))
+    moved = np.stack(
+        [
+            -0.19 * u[1] + 0.16 * lowered + 0.06 * u[9],
+            -0.13 * u[1] - 0.06 * u[2] + 0.12 * lowered + 0.06 * u[9],
+            -0.03 * u[1] - 0.16 * u[2] + 0.04 * lowered + 0.03 * u[9],
+            0.05 * u[1] - 0.15 * u[2] - 0.03 * u[4] + 0.02 * u[43],
+        ],
+        axis=1,
+    )
+    tilt = rest.brow_tilt * np.array([-1, -0.4, 0.4, 1])
+    arch = rest.brow_arch * np.array([0, -1, -1, 0])
+    return moved + rest.brow_height + tilt + arch

@@ -1,0 +1,124 @@
+"""TFDS builder of the embedded faces: draws every split from a seed, downloads nothing.
+
+Build and read it without TensorFlow:
+
+    builder = Builder(data_dir="data", file_format="array_record")
+    builder.download_and_prepare()
+    records = builder.as_data_source("train")
+
+Large splits are drawn by one process for each core. A script that builds them must keep its own
+code under `if __name__ == "__main__":`, as everything that starts processes in Python must.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import io
+import multiprocessing
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from data_builders.synthetic_faces.difficulty import DEFAULT, Difficulty
+from data_builders.synthetic_faces.drawing import SIDE
+from data_builders.synthetic_faces.face import draw_records
+from dmfer_jax.labels import EXPRESSION_NAMES
+
+_CHUNK = 125  # faces for one task of one process: about half a second's work
+_WORTH_A_POOL = 1_000  # faces; fewer are drawn before the processes have started
+
+
+@dataclasses.dataclass
+class FacesConfig(tfds.core.BuilderConfig):
+    """What to draw. Records are found again by the config's name: give each config its own.
+
+    Attributes:
+      sizes: faces in each split.
+      seed: of all that is drawn.
+      difficulty: how hard the faces are.
+      workers: processes that draw; 0 for one for each core. The faces do not depend on it.
+    """
+
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    seed: int = 0
+    difficulty: Difficulty = DEFAULT
+    workers: int = 0
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """Draws the embedded faces."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 - TFDS declares it so
+    BUILDER_CONFIGS = [  # noqa: RUF012 - TFDS declares it so
+        FacesConfig(
+            name="faces",
+            description="8,000 faces to train on, 1,000 for each other split.",
+            sizes={
+                "train": 8_000,
+                "valid": 1_000,
+                "test": 1_000,
+                "test_occlusion": 1_000,
+                "test_pose": 1_000,
+            },
+        ),
+        FacesConfig(
+            name="tiny",
+            description="A few faces a split, for tests.",
+            sizes={"train": 48, "valid": 16, "test": 16, "test_occlusion": 16, "test_pose": 16},
+        ),
+    ]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(SIDE, SIDE, 3), encoding_format="jpeg"),
+                    "label": tfds.features.ClassLabel(names=EXPRESSION_NAMES),
+                    "name": tfds.features.Text(),
+                    "row": np.int64,
+                    "intensity": np.float32,
+                    "yaw": np.float32,
+                    "pitch": np.float32,
+                    "roll": np.float32,
+                    "occlusion": tfds.features.Text(),
+                }
+            ),
+            supervised_keys=("image", "label"),
+            # The faces are drawn in random order already; so record i is face i.
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager):
+        del dl_manager  # nothing is downloaded
+        sizes = self._faces_config.sizes
+        return {split: self._generate_examples(split, size) for split, size in sizes.items()}
+
+    def _generate_examples(self, split: str, size: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        config = self._faces_config
+        draw = functools.partial(
+            draw_records, split, seed=config.seed, difficulty=config.difficulty
+        )
+        chunks = [range(start, min(start + _CHUNK, size)) for start in range(0, size, _CHUNK)]
+        workers = config.workers or os.cpu_count() or 1
+        with contextlib.ExitStack() as stack:
+            drawn = map(draw, chunks)
+            if workers > 1 and size >= _WORTH_A_POOL:
+                # Spawned, not forked: a copy of a process in which JAX runs threads may hang.
+                pool = concurrent.futures.ProcessPoolExecutor(
+                    min(workers, len(chunks)), multiprocessing.get_context("spawn")
+                )
+                drawn = stack.enter_context(pool).map(draw, chunks)
+            for records in drawn:
+                for record in records:
+                    yield record["row"], {**record, "image": io.BytesIO(record["image"])}
+
+    @property
+    def _faces_config(self) -> FacesConfig:
+        config = self.builder_config
+        assert isinstance(config, FacesConfig)
+        return config
