@@ -62,11 +62,11 @@ class Progress:
         if self._console.is_terminal:
             self._bar = progress.Progress(
                 progress.TextColumn("epoch {task.fields[epoch]}"),
-                progress.BarColumn(bar_width=None),
+                # The words and numbers take up to 73 columns and matter more than the bar.
+                progress.BarColumn(bar_width=min(max(self._console.width - 73, 5), 40)),
                 progress.MofNCompleteColumn(),
                 progress.TextColumn("{task.fields[status]}"),
                 console=self._console,
-                expand=True,
                 refresh_per_second=4,
             )
             self._task = self._bar.add_task(
@@ -169,7 +169,7 @@ class Progress:
         """Formats what is known; short enough to stand beside a bar in 80 columns, or in words."""
         remaining = "-" if self.remaining_seconds is None else duration(self.remaining_seconds)
         if short:
-            shown = [f"{number(loss)} loss", f"{percent(accuracy)} acc"]
+            shown = [f"loss {number(loss)}", f"acc {percent(accuracy, 1)}"]
             return [*shown, f"{number(self.images_per_second, 0)} img/s", f"ETA {remaining}"]
         return [
             f"loss {number(loss)}",
@@ -188,13 +188,13 @@ def number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
-def percent(value: float | None) -> str:
+def percent(value: float | None, digits: int = 2) -> str:
     """Formats a fraction from 0 to 1 in percent; "-" for None.
 
     >>> percent(0.8963)
     '89.63 %'
     """
-    return "-" if value is None else f"{hundredths(value)} %"
+    return "-" if value is None else f"{100 * value:.{digits}f} %"
 
 
 def hundredths(value: float | None) -> str:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from dmfer_jax.reporting import plain_json
-from dmfer_jax.reporting.report import checkpoint_title
+from dmfer_jax.reporting.report import titled_checkpoints
 
 DPI = 150
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -268,8 +268,7 @@ def draw_report_figures(
         paths.append(folder / f"{name}.png")
         return paths[-1]
 
-    for name, checkpoint in report["checkpoints"].items():
-        title = checkpoint_title(name, checkpoint)
+    for name, (title, checkpoint) in titled_checkpoints(report).items():
         splits = checkpoint["splits"]
         labels = next(iter(splits.values()))["labels"]
         draw_split_accuracy(at(f"{name}_split_accuracy"), splits, title)

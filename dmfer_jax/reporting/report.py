@@ -2,7 +2,7 @@
 
 A report is a plain dict:
 
-    dataset, protocol, seed
+    dataset, protocol, seed; train_protocol where the training labels follow another protocol
     config        the configuration, as a dict
     environment   `environment()`
     train         epochs, steps, examples, seconds, images_per_second; absent for an evaluation
@@ -118,14 +118,28 @@ def main_split(splits: Sequence[str] | Mapping[str, Any]) -> str:
     return next((name for name in ("test", "valid") if name in names), names[0])
 
 
-def checkpoint_title(name: str, checkpoint: Mapping[str, Any]) -> str:
-    """Says which epoch a checkpoint is and how it was chosen, since that decides its worth."""
-    at = f"epoch {checkpoint['epoch']}, step {checkpoint['step']}"
-    if name == "last":
-        return f"Last epoch ({at})"
-    if name == "best" or "chosen_on" in checkpoint:
-        return f"Epoch chosen on {checkpoint.get('chosen_on', 'valid')} ({at})"
-    return f"Checkpoint {name} ({at})"
+def titled_checkpoints(report: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Returns what to show: {name: (title, checkpoint)}.
+
+    A title says which epoch it is and how it was chosen, since that decides what its numbers are
+    worth. When the last epoch is also the one chosen, it is shown once.
+    """
+    checkpoints = report["checkpoints"]
+    last = checkpoints.get("last", {"step": None})
+    shown = {}
+    for name, checkpoint in checkpoints.items():
+        chosen_on = checkpoint.get("chosen_on", "valid")
+        twice = "best" in checkpoints and checkpoints["best"]["step"] == last["step"]
+        if name == "best" and twice:
+            continue
+        how = {"last": "Last epoch", "best": f"Epoch chosen on {chosen_on}"}
+        title = how.get(name, f"Checkpoint {name}")
+        if twice:
+            title += f", also the one chosen on {checkpoints['best'].get('chosen_on', 'valid')}"
+        # Not a whole number when a run was stopped within an epoch.
+        at = f"epoch {round(checkpoint['epoch'], 2):g}, step {checkpoint['step']}"
+        shown[name] = (f"{title} ({at})", checkpoint)
+    return shown
 
 
 def print_report(report: Mapping[str, Any], console: Console | None = None) -> None:
@@ -142,17 +156,17 @@ def print_report(report: Mapping[str, Any], console: Console | None = None) -> N
 
     for line in _heading(report):
         say(line)
-    for name, checkpoint in report["checkpoints"].items():
-        _print_splits(console, checkpoint_title(name, checkpoint), checkpoint["splits"])
+    shown = list(titled_checkpoints(report).values())
+    for title, checkpoint in shown:
+        _print_splits(console, title, checkpoint["splits"])
         if line := center_line(checkpoint.get("centers")):
             say(line)
-    name, checkpoint = next(iter(report["checkpoints"].items()))
+    title, checkpoint = shown[0]
     split = main_split(checkpoint["splits"])
-    title = f"Per class on {split}: {checkpoint_title(name, checkpoint)}"
-    _print_classes(console, title, checkpoint["splits"][split])
+    _print_classes(console, f"Per class on {split}: {title}", checkpoint["splits"][split])
     say()
-    say("accuracy, recall and precision in percent; mean-class and macro-F1: means of recall")
-    say("and F1 over the classes that occur in the split")
+    say("accuracy, recall, precision: in percent")
+    say("mean-class, macro-F1: means of recall, F1 over the classes that the split has")
     if _has_deduplicated(report):
         say("dedup.: accuracy without the images whose pixels stand in an earlier row too")
 
@@ -171,6 +185,8 @@ def _heading(report: Mapping[str, Any]) -> list[str]:
     first = [str(report["dataset"])]
     if report.get("protocol"):
         first.append(f"protocol {report['protocol']}")
+        if report.get("train_protocol", report["protocol"]) != report["protocol"]:
+            first.append(f"trained on protocol {report['train_protocol']}")
     if report.get("seed") is not None:
         first.append(f"seed {report['seed']}")
     lines = [", ".join(first)]

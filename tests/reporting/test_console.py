@@ -1,6 +1,7 @@
 """Progress counts only its own work, and stays readable where there is no terminal."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -18,18 +19,23 @@ class Clock:
         return self.seconds
 
 
-def make(clock, *, terminal=False, start_step=0):
+def make(clock, *, terminal=False, start_step=0, total_steps=100, total_epochs=10):
     output = io.StringIO()
     console = Console(file=output, width=80, force_terminal=terminal, highlight=False)
     progress = Progress(
-        total_steps=100,
-        total_epochs=10,
+        total_steps=total_steps,
+        total_epochs=total_epochs,
         batch_size=32,
         start_step=start_step,
         console=console,
         clock=clock,
     )
     return progress, output
+
+
+def visible(output):
+    """Returns what a terminal shows, without the codes for colours and moves."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.getvalue()).replace("\r", "\n")
 
 
 def test_speed_after_resume_counts_this_process_only():
@@ -74,16 +80,28 @@ def test_without_terminal_lines_come_every_ten_seconds_and_at_epoch_ends():
     ]
 
 
-def test_bar_fits_80_columns_and_epoch_lines_stay():
+def test_bar_shows_its_numbers_and_epoch_lines_stay():
     clock = Clock()
     progress, output = make(clock, terminal=True)
     with progress:
         clock.seconds += 10
         progress.update(50, 5, loss=0.5, accuracy=0.75)
         progress.end_epoch(5, "valid accuracy 81.20 % [not markup]")
-    text = output.getvalue()
-    assert "0.500 loss 75.00 % acc 160 img/s ETA 0:00:10" in text
+    text = visible(output)
+    assert "50/100 loss 0.500 acc 75.0 % 160 img/s ETA 0:00:10" in text
     assert "epoch 5/10, step 50/100: valid accuracy 81.20 % [not markup]" in text
+
+
+def test_bar_of_a_long_run_is_whole_in_80_columns():
+    clock = Clock()
+    progress, output = make(clock, terminal=True, total_steps=98765, total_epochs=40)
+    with progress:
+        clock.seconds += 80
+        progress.update(12500, 12, loss=1.2345, accuracy=0.853)
+    last = visible(output).splitlines()[-1]
+    assert last.startswith("epoch 12/40 ")
+    assert last.rstrip().endswith("12500/98765 loss 1.234 acc 85.3 % 5,000 img/s ETA 0:09:12")
+    assert len(last) <= 80
 
 
 def test_numbers_are_formatted_for_readers():

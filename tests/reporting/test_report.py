@@ -144,6 +144,7 @@ def test_printed_report_has_one_line_per_row_in_80_columns():
     assert len(words_of_rows(text, "test_occlusion")) == 1
     neutral = ["neutral", "260", "76.92", "100.00", "0.870", "sadness", "23.1", "%"]
     assert words_of_rows(text, "neutral") == [neutral]
+    assert "means of recall, F1 over the classes that the split has" in text.splitlines()[-2]
     assert words_of_rows(text, "contempt") == [["contempt", "0", "-", "-", "-", "-"]]
 
 
@@ -152,6 +153,27 @@ def test_printed_report_says_how_each_epoch_was_chosen():
     assert "Last epoch (epoch 12, step 9384)" in text
     assert "Epoch chosen on valid (epoch 10, step 7820)" in text
     assert "ideal -0.143" in text
+
+
+def test_last_epoch_that_is_also_the_chosen_one_is_shown_once():
+    report = make_report()
+    report["checkpoints"]["best"] = report["checkpoints"]["last"] | {"chosen_on": "test"}
+    text = printed(report)
+    assert "Last epoch, also the one chosen on test (epoch 12, step 9384)" in text
+    assert "Epoch chosen" not in text
+    assert set(json.loads(json_line(report))["checkpoints"]) == {"last", "best"}
+
+
+def test_training_labels_of_another_protocol_are_named():
+    assert "trained on" not in printed(make_report() | {"train": None})
+    report = make_report() | {"train_protocol": "votes"}
+    assert "protocol majority, trained on protocol votes" in printed(report)
+
+
+def test_run_that_was_stopped_within_an_epoch_says_so():
+    report = make_report()
+    report["checkpoints"]["best"]["epoch"] = 9.123456
+    assert "(epoch 9.12, step 7820)" in printed(report)
 
 
 def test_single_evaluation_without_training_or_centers_prints():
