@@ -93,7 +93,7 @@ class Sketch:
         counts = np.array([len(shape.points) for shape in self._shapes])
         ends = np.cumsum(counts)
         starts = ends - counts
-        points = self._place(counts)
+        points = self._place(counts, starts)
         fixed = _fix(points)
         brim_out, brim_in = (_fix(side) for side in self._brims(points, counts, starts, ends))
         colours = np.clip([shape.colour for shape in self._shapes], 0, 255).astype(int).tolist()
@@ -118,11 +118,11 @@ class Sketch:
         small = cv2.resize(canvas, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
         return small[..., :3], small[..., 3:] / 255
 
-    def _place(self, counts: np.ndarray) -> np.ndarray:
+    def _place(self, counts: np.ndarray, starts: np.ndarray) -> np.ndarray:
         """Returns all points in canvas pixels, [n, 2]."""
         points = np.concatenate([shape.points for shape in self._shapes])
         on_face = np.repeat([shape.out is not None for shape in self._shapes], counts)
-        out = _spread([0.0 if s.out is None else s.out for s in self._shapes], counts)
+        out = _spread([0.0 if s.out is None else s.out for s in self._shapes], counts, starts)
         points[on_face] = self.head.place(points[on_face], out[on_face])
         return points
 
@@ -138,6 +138,7 @@ class Sketch:
                 for shape in self._shapes
             ],
             counts,
+            starts,
         )
         number = np.arange(len(points))
         after = np.minimum(number + 1, np.repeat(ends, counts) - 1)
@@ -195,14 +196,13 @@ def _taper(points: int) -> np.ndarray:
     return np.sin(np.linspace(0.12, np.pi - 0.12, points)) ** 0.6
 
 
-def _spread(values: list, counts: np.ndarray) -> np.ndarray:
+def _spread(values: list, counts: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Returns one number for each point, from one for each shape or for each of its points."""
-    return np.concatenate(
-        [
-            value if isinstance(value, np.ndarray) else np.full(count, value)
-            for value, count in zip(values, counts, strict=True)
-        ]
-    )
+    many = [k for k, value in enumerate(values) if isinstance(value, np.ndarray)]
+    spread = np.repeat([0.0 if isinstance(v, np.ndarray) else v for v in values], counts)
+    for k in many:
+        spread[starts[k] : starts[k] + counts[k]] = values[k]
+    return spread
 
 
 def _fix(points: np.ndarray) -> np.ndarray:

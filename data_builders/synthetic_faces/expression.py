@@ -46,12 +46,23 @@ _RECIPES: dict[Expression, tuple[dict[int, float], ...]] = {
     _E.CONTEMPT: ({12: 0.95, 14: 1.0}, {2: 0.45, 7: 0.2, 12: 0.85, 14: 1.0}),
 }
 
-_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 16, 17, 20, 22, 23, 24, 25, 26, 27, 43)
-_JOINT = (9, 16, 17, 22, 23, 24, 25, 26, 27)
-"""Units of the midline, which have no side."""
+ACTION_UNITS: tuple[int, ...] = tuple(
+    sorted({unit for variants in _RECIPES.values() for variant in variants for unit in variant})
+)
+"""The units that any expression uses."""
 
-ActionUnits = dict[int, np.ndarray]
-"""The strength of each unit on the left and on the right of the picture, [2], 0 to 1."""
+_HAS_SIDES = np.array([unit not in (9, 16, 17, 22, 23, 24, 25, 26, 27) for unit in ACTION_UNITS])
+"""Which units can differ between left and right; the others belong to the midline."""
+
+_HALF = [ACTION_UNITS.index(unit) for unit in (2, 7, 12, 14)]
+"""Where contempt is one-sided."""
+
+_WEIGHTS = {
+    expression: np.array(
+        [[variant.get(unit, 0.0) for unit in ACTION_UNITS] for variant in variants]
+    )
+    for expression, variants in _RECIPES.items()
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +122,7 @@ class FaceShape:
 
 def draw_units(
     rng: np.random.Generator, expression: Expression, intensity: float, difficulty: Difficulty
-) -> ActionUnits:
+) -> np.ndarray:
     """Draws how strongly each action unit is active.
 
     Args:
@@ -121,24 +132,19 @@ def draw_units(
       difficulty: how much people differ.
 
     Returns:
-      The strengths by unit.
+      The strengths of ACTION_UNITS, [units, 2], left and right of the picture; 1 is strong.
     """
-    variants = _RECIPES[expression]
-    recipe = variants[int(rng.integers(len(variants)))]
-    strength = rng.normal(1, difficulty.action_unit_spread, len(_UNITS))
-    lopsided = rng.normal(0, difficulty.asymmetry, len(_UNITS))
-    resting = np.abs(rng.normal(0, difficulty.resting_noise, len(_UNITS)))
-    sides = np.ones(2)
+    variants = _WEIGHTS[expression]
+    weights = variants[int(rng.integers(len(variants)))]
+    strength = rng.normal(1, difficulty.action_unit_spread, len(ACTION_UNITS))
+    lopsided = rng.normal(0, difficulty.asymmetry, len(ACTION_UNITS)) * _HAS_SIDES
+    resting = np.abs(rng.normal(0, difficulty.resting_noise, len(ACTION_UNITS)))
+    sides = np.stack([1 + lopsided, 1 - lopsided], 1)
     if expression == Expression.CONTEMPT:
         # Contempt is the one expression of half a face.
-        sides = np.array([1.0, 0.08]) if rng.random() < 0.5 else np.array([0.08, 1.0])
-    units = {}
-    for k, unit in enumerate(_UNITS):
-        lean = 0.0 if unit in _JOINT else lopsided[k]
-        side = sides if unit in (2, 7, 12, 14) else np.ones(2)
-        value = intensity * recipe.get(unit, 0.0) * strength[k] * side * [1 + lean, 1 - lean]
-        units[unit] = np.clip(value + resting[k], 0, 1.15)
-    return units
+        sides[_HALF, int(rng.integers(2))] *= 0.08
+    values = (intensity * weights * strength)[:, None] * sides + resting[:, None]
+    return np.minimum(np.maximum(values, 0), 1.15)
 
 
 def draw_resting_face(rng: np.random.Generator, difficulty: Difficulty) -> RestingFace:
@@ -160,17 +166,25 @@ def draw_resting_face(rng: np.random.Generator, difficulty: Difficulty) -> Resti
     )
 
 
-def shape_face(units: ActionUnits, rest: RestingFace) -> FaceShape:
-    """Moves the parts of a resting face as far as the action units pull them."""
-    u = {unit: np.asarray(value, float) for unit, value in units.items()}
-    one = {unit: float(value.mean()) for unit, value in u.items()}
+def shape_face(strengths: np.ndarray, rest: RestingFace) -> FaceShape:
+    """Moves the parts of a resting face as far as the action units pull them.
+
+    Args:
+      strengths: of ACTION_UNITS, [units, 2].
+      rest: the face without them.
+
+    Returns:
+      The face to draw.
+    """
+    u = dict(zip(ACTION_UNITS, strengths, strict=True))
+    one = dict(zip(ACTION_UNITS, strengths.mean(1).tolist(), strict=True))
     lids = 1 - 0.4 * u[6] - 0.45 * u[7] - 0.35 * u[9] - 0.7 * u[43] - 0.1 * u[4] + 0.75 * u[5]
     lower = 1 - 0.75 * u[6] - 0.7 * u[7] - 0.5 * u[9] + 0.35 * u[5]
     opening = one[25]
     return FaceShape(
         brow=_brow(u, rest),
         brow_inwards=0.09 * u[4] + 0.03 * u[9],
-        furrow=float(np.clip(one[4] * (1 - 0.5 * one[1]) + 0.2 * one[9], 0, 1)),
+        furrow=_unit(one[4] * (1 - 0.5 * one[1]) + 0.2 * one[9]),
         forehead=one[1] * (1 - 0.25 * one[4]) * (0.4 + 0.6 * one[2]),
         lid_upper=0.115 * rest.eye_opening * np.maximum(lids, 0.22),
         lid_lower=0.07 * rest.eye_opening * np.maximum(lower, 0.0),
@@ -202,17 +216,22 @@ def shape_face(units: ActionUnits, rest: RestingFace) -> FaceShape:
         lip_raise=0.09 * u[10] + 0.03 * u[9],
         opening_up=(0.035 + 0.04 * one[10] + 0.03 * one[22]) * opening + 0.04 * one[26],
         opening_down=(0.11 + 0.06 * one[16]) * opening + 0.2 * one[26] + 0.28 * one[27],
-        square=float(np.clip(0.9 * one[22] + 0.7 * one[20] + 0.4 * one[16], 0, 1)),
+        square=_unit(0.9 * one[22] + 0.7 * one[20] + 0.4 * one[16]),
         lip_upper=0.07 * rest.lip_thickness * (1 - 0.75 * one[24] - 0.3 * one[23] - 0.2 * one[12]),
         lip_lower=0.1 * rest.lip_thickness * (1 - 0.7 * one[24] - 0.3 * one[23] - 0.15 * one[12])
         + 0.05 * one[16],
-        press=float(np.clip(one[24] + 0.4 * one[23], 0, 1)),
-        chin_bulge=float(np.clip(one[17] + 0.5 * one[15], 0, 1)),
+        press=_unit(one[24] + 0.4 * one[23]),
+        chin_bulge=_unit(one[17] + 0.5 * one[15]),
         jaw_drop=0.03 * opening + 0.14 * one[26] + 0.18 * one[27],
     )
 
 
-def _brow(u: ActionUnits, rest: RestingFace) -> np.ndarray:
+def _unit(value: float) -> float:
+    """Returns the value, cut to 0 to 1."""
+    return min(max(value, 0.0), 1.0)
+
+
+def _brow(u: dict[int, np.ndarray], rest: RestingFace) -> np.ndarray:
     """Returns how far four points of each brow, from the nose outwards, lie below the usual."""
     # The inner brow raiser wins over the brow lowerer: that makes the slanted brows of sadness.
     lowered = u[4] * (1 - 0.75 * np.minimum(u[1], 1))

@@ -82,14 +82,15 @@ def draw_face(
     Returns:
       The face.
     """
-    streams = {
-        name: np.random.default_rng([seed, SPLITS.index(split), index, k])
-        for k, name in enumerate(_STREAMS)
-    }
+
+    def stream(name: str) -> np.random.Generator:
+        return np.random.default_rng([seed, SPLITS.index(split), index, _STREAMS.index(name)])
+
     if expression is None:
         expression = Expression(_balanced(seed, split, index, "label", len(Expression)))
     least, mode = difficulty.intensity_min, difficulty.intensity_mode
-    drawn = float(streams["expression"].triangular(least, mode, 1.0))
+    mime = stream("expression")
+    drawn = float(mime.triangular(least, mode, 1.0))
     if intensity is None:
         intensity = drawn
     if expression == Expression.NEUTRAL:
@@ -99,18 +100,19 @@ def draw_face(
         kinds = len(OCCLUSIONS) - 1
         occlusion = OCCLUSIONS[1 + _balanced(seed, split, index, "occlusion", kinds)]
 
-    person = draw_person(streams["person"], difficulty)
-    units = draw_units(streams["expression"], expression, intensity, difficulty)
+    person = draw_person(stream("person"), difficulty)
+    units = draw_units(mime, expression, intensity, difficulty)
     shape = shape_face(units, person.rest)
-    pose = _draw_pose(streams["pose"], split, difficulty)
-    head = _place_head(streams["pose"], person.skull, shape.jaw_drop, pose, difficulty)
+    stand = stream("pose")
+    pose = _draw_pose(stand, split, difficulty)
+    head = _place_head(stand, person.skull, shape.jaw_drop, pose, difficulty)
 
     sketch = Sketch(head)
-    draw_portrait(sketch, person, shape, streams["gaze"])
+    draw_portrait(sketch, person, shape, stream("gaze"))
     if occlusion != "none":
-        draw_occluder(sketch, person, occlusion, streams["occluder"])
+        draw_occluder(sketch, person, occlusion, stream("occluder"))
     picture, cover = sketch.paint()
-    camera = streams["photograph"]
+    camera = stream("photograph")
     picture = photography.light(picture, head, camera, difficulty)
     picture = picture + (1 - cover) * photography.draw_background(camera)
     return Face(

@@ -153,7 +153,9 @@ def draw_cheeks(sketch: Sketch, person: Person, face: FaceShape) -> None:
         cheek, strength = float(face.cheek[side]), float(face.fold[side])
         if person.blush + cheek > 0.3:
             center = np.array([sign * 0.56, 0.4 - 0.1 * cheek])
-            sketch.fill(ellipse(center, np.array([0.2, 0.13]), 16), rosy)
+            radii = np.array([0.2, 0.13])
+            sketch.fill(ellipse(center, radii * 1.2, 14), mix(person.skin, rosy, 0.4))
+            sketch.fill(ellipse(center, radii * 0.85, 14), rosy)
         corner_x, corner_y = face.corner_x[side], face.mouth_y + face.corner_y[side]
         line = np.array(
             [

@@ -15,8 +15,10 @@ import dataclasses
 import numpy as np
 
 _VIEW_DISTANCE = 7.0
-_LEVELS = 18
-_TURNS = 24
+_LEVELS = 9
+_TURNS = 16
+_ALL_TURNS = np.linspace(-180, 180, _TURNS, endpoint=False)
+_STEPS_DOWN = np.linspace(0, 1, _LEVELS) ** 1.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,28 +78,31 @@ class Head:
 
     def half_width(self, y: np.ndarray) -> np.ndarray:
         """Returns half the width of the head at the heights y."""
-        up = 1 - np.clip(y / self.shape.crown, 0, 1) ** 2.6
-        down = 1 - np.clip(y / self.chin, 0, 1) ** self.shape.jaw
+        up = 1 - _fraction(y / self.shape.crown) ** 2.6
+        down = 1 - _fraction(y / self.chin) ** self.shape.jaw
         return self.shape.width * np.maximum(np.where(y < 0, up, down), 1e-3) ** 0.5
 
     def depth(self, y: np.ndarray) -> np.ndarray:
         """Returns how far the front of the head reaches towards the viewer at the heights y."""
         # Flatter than the width: forehead and chin stand nearly as far out as the cheeks.
-        up = 1 - np.clip(y / self.shape.crown, 0, 1) ** 3.2
-        down = 1 - np.clip(y / (self.chin * 1.04), 0, 1) ** 3.6
+        up = 1 - _fraction(y / self.shape.crown) ** 3.2
+        down = 1 - _fraction(y / (self.chin * 1.04)) ** 3.6
         return self.shape.depth * np.maximum(np.where(y < 0, up, down), 1e-3) ** 0.5
 
     def lift(self, points: np.ndarray, out: float | np.ndarray = 0.0) -> np.ndarray:
         """Puts points [n, 2] of the frontal face on the surface, `out` above it: [n, 3]."""
         x, y = points[:, 0], points[:, 1]
-        sine = np.clip(x / self.half_width(y), -0.985, 0.985)
-        return np.stack([x, y, self.depth(y) * np.sqrt(1 - sine * sine) + out], axis=1)
+        sine = np.minimum(np.maximum(x / self.half_width(y), -0.985), 0.985)
+        lifted = np.empty((len(points), 3))
+        lifted[:, 0], lifted[:, 1] = x, y
+        lifted[:, 2] = self.depth(y) * np.sqrt(1 - sine * sine) + out
+        return lifted
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """Projects points [n, 3] of the head into the picture: [n, 2] in pixels."""
-        x, y, z = (points @ self._rotation.T).T
-        factor = self.scale * _VIEW_DISTANCE / (_VIEW_DISTANCE - z)
-        return np.stack([x * factor, y * factor], axis=1) + self._offset
+        turned = points @ self._rotation.T
+        factor = self.scale * _VIEW_DISTANCE / (_VIEW_DISTANCE - turned[:, 2:])
+        return turned[:, :2] * factor + self._offset
 
     def place(self, points: np.ndarray, out: float | np.ndarray = 0.0) -> np.ndarray:
         """Projects points [n, 2] of the frontal face: [n, 2] in pixels."""
@@ -119,15 +124,25 @@ class Head:
         # The back of the skull is round above and ends in the neck below.
         behind = np.interp(y, [-0.2, 0.9], [1.12, 0.25])
         along = np.where(along < 0, along * behind, along)
-        x = self.half_width(y) * across * grow
-        return self.project(np.stack([x, y * grow, self.depth(y) * along * grow], axis=1))
+        points = np.empty((len(y), 3))
+        points[:, 0] = self.half_width(y) * across
+        points[:, 1] = y
+        points[:, 2] = self.depth(y) * along
+        return self.project(points * grow)
 
     def surface(self, top: float, bottom: float, grow: float = 1.0) -> np.ndarray:
         """Projects a net of points all around the head between two heights: [m, 2] in pixels."""
-        y, turn = np.meshgrid(
-            np.linspace(top, bottom, _LEVELS), np.linspace(-180, 180, _TURNS, endpoint=False)
-        )
-        return self.around(y.ravel(), turn.ravel(), grow)
+        # Denser at the crown, where a step down moves the surface far outwards.
+        y = top + (bottom - top) * _STEPS_DOWN
+        return self.around(np.repeat(y, _TURNS), np.tile(_ALL_TURNS, _LEVELS), grow)
+
+    def cap(self, top: float, edge: float, bottom: float, grow: float) -> np.ndarray:
+        """Projects points of what hair covers: all around above `edge`, only behind below it."""
+        above = self.surface(top, edge, grow)
+        behind = np.abs(_ALL_TURNS) >= 85
+        turn = np.tile(_ALL_TURNS[behind], 3)
+        y = np.repeat(np.linspace(edge, bottom, 3), int(behind.sum()))
+        return np.concatenate([above, self.around(y, turn, grow)])
 
     def front(self, upper: np.ndarray, lower: float, side: float = 95.0) -> np.ndarray:
         """Outlines the visible front of the head from an upper edge down to a height.
@@ -155,3 +170,8 @@ class Head:
         yaw = np.radians(self.pose.yaw)
         edge = np.degrees(np.arctan2(ratio * np.cos(yaw), abs(np.sin(yaw))))
         return (-side, min(side, edge)) if self.pose.yaw > 0 else (max(-side, -edge), side)
+
+
+def _fraction(values: np.ndarray) -> np.ndarray:
+    """Returns the values, cut to 0 to 1; faster than clip on few values."""
+    return np.minimum(np.maximum(values, 0), 1)

@@ -105,7 +105,7 @@ def _draw_body(sketch: Sketch, person: Person) -> None:
 
 def _draw_long_hair(sketch: Sketch, person: Person) -> None:
     head = sketch.head
-    top = head.surface(head.shape.crown, 0.0, person.hair_volume)
+    top = head.cap(head.shape.crown, -0.7, 0.0, person.hair_volume)
     hang = head.around(np.array([0.1, 0.1]), np.array([-100.0, 100.0]), person.hair_volume * 1.04)
     low = hang + np.array([[-0.05, 1.35], [0.05, 1.35]]) * head.scale
     colour = mix(person.hair, 0.0, 0.2)
@@ -120,7 +120,7 @@ def _draw_back_hair(sketch: Sketch, person: Person) -> None:
     bottom = {"afro": 0.25, "receding": 0.3}.get(person.style, 0.45)
     top = head.shape.crown * (0.75 if person.style == "receding" else 1.0)
     grow = 1.03 if person.style == "receding" else volume
-    sketch.fill_canvas(head.surface(top, bottom, grow), person.hair, hull=True)
+    sketch.fill_canvas(head.cap(top, -0.7, bottom, grow), person.hair, hull=True)
     if person.style == "bun":
         knot = head.project(np.array([[0.0, head.shape.crown * 1.12, -0.3]]))[0]
         ball = ellipse(knot, np.array([0.42, 0.36]) * head.scale)
@@ -184,6 +184,9 @@ def _draw_beard(sketch: Sketch, person: Person, face: FaceShape) -> None:
     edge = edge - 0.1 * face.cheek.mean()
     grow = 1.0 if person.beard == "stubble" else 1.04
     middle = head.project(np.zeros((1, 3)))[0]
+    if person.beard == "stubble":
+        # It thins out towards the cheeks.
+        sketch.fill_canvas(head.front(edge - 0.1, head.chin, 92), mix(person.skin, colour, 0.5))
     sketch.fill_canvas(middle + (head.front(edge, head.chin, 92) - middle) * grow, colour)
     # The lips and a rim around them stay bare.
     width = float(face.corner_x.mean()) + 0.08
