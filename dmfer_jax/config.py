@@ -5,7 +5,7 @@ is set by `--config.section.field=value`; a name that does not exist is an error
 nearest one.
 """
 
-import importlib.util
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of the weights, the order of the examples, augmentation and dropout
 
     config.data = data = ConfigDict()
-    data.dataset = "synthetic_faces"  # synthetic_faces | ferplus
+    data.dataset = "synthetic_faces"  # synthetic_faces | synthetic_faces/tiny | ferplus
     data.source = ""  # file or folder as downloaded; read only when records have to be built
     data.data_dir = "~/.cache/dmfer_jax"  # where built records are kept
     data.protocol = "majority"  # FERPlus: how votes become labels; see data/protocols.py
@@ -89,7 +89,7 @@ def get_config() -> ConfigDict:
 
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
-    "data.dataset": ("synthetic_faces", "ferplus"),
+    "data.dataset": ("synthetic_faces", "synthetic_faces/tiny", "ferplus"),
     "data.protocol": ("majority", "majority_new", "plurality", "plurality_first"),
     "data.train_protocol": (
         "",
@@ -221,12 +221,7 @@ def load_config(path: str) -> ConfigDict:
     Raises:
       UserError: there is no such file.
     """
-    path = find_config(path)
-    spec = importlib.util.spec_from_file_location(f"_config_{Path(path).stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
+    return runpy.run_path(find_config(path))["get_config"]()
 
 
 def parse_flags(argv: list[str]) -> list[str]:

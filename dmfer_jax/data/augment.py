@@ -101,9 +101,7 @@ def change_contrast(key: Array, images: Array, strength: float) -> Array:
     return jnp.clip((images - mean) * factor + mean, 0.0, 1.0)
 
 
-def erase(
-    key: Array, images: Array, probability: float, area: tuple[float, float]
-) -> Array:
+def erase(key: Array, images: Array, probability: float, area: tuple[float, float]) -> Array:
     """Random erasing (Zhong et al., 2020): fills a rectangle with noise.
 
     Args:

@@ -4,7 +4,6 @@ A split that fits in memory is decoded once into one uint8 array; a larger one d
 whenever it is asked for. Both are indexed in the same way, by position in the split.
 """
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +105,7 @@ def load_split(dataset_dir: Path, name: str, options: ConfigDict, *, train: bool
         )
     skip = {"image": tfds.decode.SkipDecoding()}
     records: Any = builder.as_data_source(split=name, decoders=skip)
-    fields = _read_fields(records)
+    fields = read_fields(records)
     protocol = (train and options.train_protocol) or options.protocol
     keep, labels, targets = _labels(fields, protocol)
     positions = np.flatnonzero(keep)
@@ -131,16 +130,15 @@ def load_split(dataset_dir: Path, name: str, options: ConfigDict, *, train: bool
     )
 
 
-def available_splits(dataset_dir: Path, wanted: Sequence[str]) -> list[str]:
-    """Returns those of the wanted splits that the build has, in the order given."""
+def split_names(dataset_dir: Path) -> list[str]:
+    """Returns the names of the splits that a build has."""
     import tensorflow_datasets as tfds
 
-    splits = tfds.builder_from_directory(dataset_dir).info.splits
-    return [name for name in wanted if name in splits]
+    return list(tfds.builder_from_directory(dataset_dir).info.splits)
 
 
-def _read_fields(records: Any) -> dict[str, np.ndarray]:
-    """Everything but the images, as arrays over all records."""
+def read_fields(records: Any) -> dict[str, np.ndarray]:
+    """Returns everything but the images and names, as arrays over all records."""
     fields: dict[str, list[Any]] = {}
     for record in records:
         for key in record.keys() & {"label", "row", "first_row", "votes_new", "votes_label_csv"}:
@@ -153,9 +151,7 @@ def _labels(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which records count, their labels, and their target distributions."""
     if "votes_new" in fields:
-        targets = protocols.apply_protocol(
-            protocol, fields["votes_new"], fields["votes_label_csv"]
-        )
+        targets = protocols.apply_protocol(protocol, fields["votes_new"], fields["votes_label_csv"])
         if protocol == "votes":
             return targets.keep, targets.label, targets.distribution
         keep, labels = targets.keep, targets.label

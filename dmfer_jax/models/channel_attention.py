@@ -33,9 +33,7 @@ class ChannelSelfAttention(nn.Module):
         if c % self.heads:
             raise ValueError(f"{c} channels cannot be divided among {self.heads} heads")
 
-        layer = partial(
-            nn.Conv, c, use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype
-        )
+        layer = partial(nn.Conv, c, use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
 
         def project(name: str) -> Array:  # -> [n, heads, c/heads, h*w]
             y = layer(kernel_size=(1, 1), name=name)(x)

@@ -1,0 +1,46 @@
+"""Ctrl-C and the signal that asks a process to end: noticed, and acted on between two steps."""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """Catches the first SIGINT or SIGTERM while it is entered; a second one ends at once.
+
+    Attributes:
+      signal: the number of the signal that came, None before.
+    """
+
+    def __init__(self):
+        self.signal: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interruption":
+        self._previous = {number: signal.signal(number, self._notice) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._restore()
+
+    @property
+    def exit_status(self) -> int:
+        """What a shell expects of a process that a signal ended: 128 and the signal's number."""
+        return 128 + (self.signal or 0)
+
+    def _notice(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.signal = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

@@ -1,0 +1,127 @@
+"""Builds a dataset's records from files as their owners hand them out, and shows what is in them.
+
+  python -m dmfer_jax.prepare --dataset=ferplus --source=path/to/fer2013
+
+Training builds what it needs by itself; this is for doing it beforehand, and for a look at the
+counts.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+from rich.console import Console
+
+from dmfer_jax.data import protocols, sources
+from dmfer_jax.errors import UserError
+from dmfer_jax.labels import EXPRESSION_NAMES
+from dmfer_jax.reporting.console import print_table
+
+DATASETS = ("synthetic_faces", "synthetic_faces/tiny", "ferplus")
+
+
+def ensure_built(dataset: str, source: str, data_dir: str) -> Path:
+    """Returns the folder of a dataset's records, building them first where there are none.
+
+    Args:
+      dataset: one of `DATASETS`.
+      source: the file or folder as downloaded; not read when the records are there.
+      data_dir: where records are kept.
+
+    Raises:
+      UserError: the source is missing or not as its owners hand it out.
+    """
+    import tensorflow_datasets as tfds
+
+    name, _, variant = dataset.partition("/")
+    module = importlib.import_module(f"data_builders.{name}.{name}_dataset_builder")
+    builder = module.Builder(
+        config=variant or None,
+        data_dir=Path(data_dir).expanduser(),
+        file_format="array_record",
+    )
+    folder = Path(builder.data_dir)
+    if not folder.exists():
+        print(f"building {dataset} into {folder}")
+        manual_dir = Path(source).expanduser() if source else None
+        config = tfds.download.DownloadConfig(manual_dir=manual_dir)
+        builder.download_and_prepare(download_config=config)
+        print_counts(folder)
+    return folder
+
+
+def print_counts(dataset_dir: Path, console: Console | None = None) -> None:
+    """Prints how many examples each split has per class, and under each protocol where it matters.
+
+    Args:
+      dataset_dir: of `ensure_built`.
+      console: where to print.
+    """
+    import tensorflow_datasets as tfds
+
+    console = console or Console(highlight=False)
+    builder = tfds.builder_from_directory(dataset_dir)
+    skip = {"image": tfds.decode.SkipDecoding()}
+    fields = {
+        split: sources.read_fields(builder.as_data_source(split=split, decoders=skip))
+        for split in builder.info.splits
+    }
+    if "votes_new" in next(iter(fields.values())):
+        _print_protocols(console, fields)
+        return
+    rows = [
+        [split, f"{len(f['label']):,}", *np.bincount(f["label"], minlength=len(EXPRESSION_NAMES))]
+        for split, f in fields.items()
+    ]
+    print_table(console, "Examples per class", ["split", "all", *_short_names()], rows)
+
+
+def _print_protocols(console: Console, fields: dict[str, dict[str, Any]]) -> None:
+    rows, per_class = [], []
+    for protocol in protocols.PROTOCOLS:
+        published = protocols.PUBLISHED_COUNTS.get(protocol, {})
+        for split, columns in fields.items():
+            if protocol == "majority" and (columns["votes_label_csv"] < 0).all():
+                rows.append([protocol, split, "no label.csv", f"{published[split]:,}"])
+                continue
+            targets = protocols.apply_protocol(
+                protocol, columns["votes_new"], columns["votes_label_csv"]
+            )
+            expected = f"{published[split]:,}" if split in published else "-"
+            rows.append([protocol, split, f"{targets.keep.sum():,}", expected])
+            if protocol != "votes":
+                counts = np.bincount(targets.label[targets.keep], minlength=len(EXPRESSION_NAMES))
+                per_class.append([protocol, split, *counts])
+    print_table(console, "Examples per protocol", ["protocol", "split", "kept", "published"], rows)
+    header = ["protocol", "split", *_short_names()]
+    print_table(console, "Examples per class", header, per_class)
+    missing = [split for split in ("train", "valid", "test") if split not in fields]
+    if missing:
+        console.print(f"The source has no rows for: {', '.join(missing)}.")
+
+
+def _short_names() -> list[str]:
+    """Four letters each, so that eight classes fit into 80 columns."""
+    return [name[:4] for name in EXPRESSION_NAMES]
+
+
+def main(argv: Sequence[str]) -> None:
+    """Builds the dataset that the flags name, or shows the counts of the one that is there."""
+    del argv
+    options = flags.FLAGS
+    try:
+        print_counts(ensure_built(options.dataset, options.source, options.data_dir))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    flags.DEFINE_enum("dataset", "synthetic_faces", DATASETS, "Which dataset.")
+    flags.DEFINE_string("source", "", "The file or folder as downloaded.")
+    flags.DEFINE_string("data_dir", "~/.cache/dmfer_jax", "Where built records are kept.")
+    app.run(main)

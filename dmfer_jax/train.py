@@ -1,0 +1,313 @@
+"""Trains DMFER from a config.
+
+  python -m dmfer_jax.train --config=configs/synthetic.py
+  python -m dmfer_jax.train --config=configs/synthetic.py --config.train.epochs=20
+
+The same command goes on where an interrupted run stopped. The epoch is chosen on the validation
+split alone; test splits are scored once, after the last epoch.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from absl import app, flags
+from jax.sharding import Mesh
+from ml_collections import ConfigDict, config_flags
+
+from dmfer_jax import checkpoint, sharding, state, steps
+from dmfer_jax import config as configs
+from dmfer_jax.data import pipeline, sources
+from dmfer_jax.data.sources import Split
+from dmfer_jax.errors import UserError
+from dmfer_jax.evaluate import describe_run, score, score_checkpoint
+from dmfer_jax.interruption import Interruption
+from dmfer_jax.models import summary
+from dmfer_jax.models.dmfer import Dmfer
+from dmfer_jax.optimizer import make_optimizer, make_schedule
+from dmfer_jax.prepare import ensure_built
+from dmfer_jax.reporting import console, figures, writers
+from dmfer_jax.reporting import report as reports
+from dmfer_jax.state import TrainState
+
+
+class Run(NamedTuple):
+    """What stays the same from the first step to the last."""
+
+    config: ConfigDict
+    workdir: Path
+    mesh: Mesh
+    model: Dmfer
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    train: Split
+    valid: Split
+    epoch_ends: list[int]  # the step at which each epoch is over
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.epoch_ends[-1]
+
+
+def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Trains, or goes on training, and writes the report.
+
+    Args:
+      config: of `config.get_config`, with changes.
+      workdir: gets config.json, checkpoints, metrics.jsonl, tensorboard, report.json and figures.
+
+    Returns:
+      The report (see `reporting.report`).
+
+    Raises:
+      UserError: config, data or workdir cannot be used.
+      SystemExit: interrupted; what was done is saved.
+    """
+    configs.validate(config)
+    dataset_dir = ensure_built(config.data.dataset, config.data.source, config.data.data_dir)
+    run = start_run(config, workdir, dataset_dir)
+    print_summary(run)
+    eval_step = steps.make_eval_step(run.model, run.mesh)
+    with checkpoint.Checkpoints(workdir) as checkpoints:
+        train_state, note = restore_or_init(run, checkpoints)
+        train_state, note = train_steps(run, train_state, note, checkpoints, eval_step)
+        report = make_report(run, train_state, note, checkpoints, eval_step, dataset_dir)
+    reports.write_report(workdir / "report.json", report)
+    rows = writers.read_jsonl(workdir / "metrics.jsonl")
+    figures.draw_report_figures(workdir / "figures", report, rows)
+    reports.print_report(report)
+    print(f"Report: {workdir / 'report.json'}   Figures: {workdir / 'figures'}")
+    return report
+
+
+def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
+    """Reads the data and makes what the run consists of."""
+    mesh = sharding.make_mesh()
+    sharding.check_batch_size(config.train.batch_size, "train.batch_size", mesh)
+    sharding.check_batch_size(config.train.eval_batch_size, "train.eval_batch_size", mesh)
+    checkpoint.save_config(workdir, config)
+    train_split = sources.load_split(dataset_dir, "train", config.data, train=True)
+    valid_split = sources.load_split(dataset_dir, config.data.valid_split, config.data, train=False)
+    per_epoch = pipeline.steps_per_epoch(train_split, config.train.batch_size)
+    if per_epoch < 1:
+        raise UserError(
+            f"config.train.batch_size is {config.train.batch_size}, more than the "
+            f"{len(train_split)} training examples"
+        )
+    epoch_ends = [int(epoch * per_epoch) for epoch in range(1, config.train.epochs + 1)]
+    schedule = make_schedule(config, epoch_ends[-1])
+    return Run(
+        config=config,
+        workdir=workdir,
+        mesh=mesh,
+        model=state.make_model(config, len(train_split.class_names)),
+        optimizer=make_optimizer(config.optimizer, schedule),
+        schedule=schedule,
+        train=train_split,
+        valid=valid_split,
+        epoch_ends=epoch_ends,
+    )
+
+
+def restore_or_init(
+    run: Run, checkpoints: checkpoint.Checkpoints
+) -> tuple[TrainState, dict[str, Any]]:
+    """Returns the latest checkpoint's state and note, or those of a run that begins."""
+
+    def init() -> TrainState:
+        return state.init_state(run.config, run.model, run.optimizer)
+
+    step = checkpoints.step("last")
+    if step is None:
+        born_sharded = jax.jit(init, out_shardings=sharding.replicated(run.mesh))
+        return born_sharded(), {"epoch": 0.0, "seconds": 0.0}
+    print(f"going on from step {step} of {run.total_steps} in {run.workdir}")
+    like = jax.eval_shape(init)
+    restored = checkpoints.load(step, like, sharding.replicated(run.mesh))
+    return restored, checkpoints.note(step)
+
+
+def train_steps(
+    run: Run,
+    train_state: TrainState,
+    note: dict[str, Any],
+    checkpoints: checkpoint.Checkpoints,
+    eval_step: steps.EvalStep,
+) -> tuple[TrainState, dict[str, Any]]:
+    """The loop: batch, step, and now and then log, evaluate, save."""
+    options, start = run.config.train, int(train_state.step)
+    train_step = steps.make_train_step(run.config, run.model, run.optimizer, run.mesh)
+    batches = pipeline.train_batches(
+        run.train,
+        options.batch_size // jax.process_count(),
+        seed=run.config.seed,
+        start_step=start,
+        host=jax.process_index(),
+        hosts=jax.process_count(),
+        workers=run.config.data.workers,
+    )
+    progress = console.Progress(
+        total_steps=run.total_steps,
+        total_epochs=options.epochs,
+        batch_size=options.batch_size,
+        start_step=start,
+    )
+    began = time.monotonic() - note["seconds"]
+    waiting: list[dict[str, jax.Array]] = []  # scalars still on the device
+    with writers.RunLog(run.workdir, start) as log, progress, Interruption() as interruption:
+        for step in range(start + 1, run.total_steps + 1):
+            epoch = int(np.searchsorted(run.epoch_ends, step)) + 1
+            batch = sharding.put_batch(next(batches), run.mesh)
+            if step == start + 1:
+                with progress.paused("compiling"):
+                    train_state, scalars = train_step(train_state, batch)
+                    jax.block_until_ready(scalars)
+                    progress.update(step, epoch)
+            else:
+                train_state, scalars = train_step(train_state, batch)
+            waiting.append(scalars)
+
+            ends_epoch = step == run.epoch_ends[epoch - 1]
+            if step % options.log_every == 0 or ends_epoch:
+                values = _means(waiting)
+                waiting = []
+                progress.update(step, epoch, loss=values["loss"], accuracy=values["accuracy"])
+                log.write(
+                    step,
+                    kind="train",
+                    epoch=epoch,
+                    learning_rate=float(run.schedule(step - 1)),
+                    images_per_second=progress.images_per_second,
+                    **values,
+                )
+            accuracy = None
+            if ends_epoch:
+                with progress.paused("evaluating"):
+                    valid = score(
+                        eval_step,
+                        train_state.eval_variables(),
+                        run.valid,
+                        options.eval_batch_size,
+                        run.mesh,
+                    )
+                accuracy = valid["accuracy"]
+                log.write(step, kind="eval", epoch=epoch, split=run.valid.name, **_headlines(valid))
+                progress.end_epoch(
+                    epoch,
+                    f"{run.valid.name} accuracy {accuracy:.2%}, loss {valid['loss']:.3f}",
+                )
+            within = options.checkpoint_every and step % options.checkpoint_every == 0
+            if ends_epoch or within or interruption.signal:
+                note = {
+                    "epoch": step / run.total_steps * options.epochs,
+                    "seconds": time.monotonic() - began,
+                    "labels": list(run.train.class_names),
+                }
+                checkpoints.save(train_state, note, accuracy)
+            if interruption.signal:
+                checkpoints.wait()
+                progress.print(
+                    f"Interrupted. Saved at step {step} of {run.total_steps}; "
+                    "the same command goes on from there."
+                )
+                raise SystemExit(interruption.exit_status)
+    checkpoints.wait()
+    return train_state, note
+
+
+def make_report(
+    run: Run,
+    train_state: TrainState,
+    note: dict[str, Any],
+    checkpoints: checkpoint.Checkpoints,
+    eval_step: steps.EvalStep,
+    dataset_dir: Path,
+) -> dict[str, Any]:
+    """Scores the last epoch and the one chosen on validation, on the test splits too."""
+    options = run.config.data
+    built = sources.split_names(dataset_dir)
+    missing = [name for name in options.test_splits if name not in built]
+    splits = [run.valid] + [
+        sources.load_split(dataset_dir, name, options, train=False)
+        for name in options.test_splits
+        if name in built
+    ]
+    if missing:
+        print(f"not scored, since the source has no such rows: {', '.join(missing)}")
+
+    def entry(scored: TrainState, epoch: float) -> dict[str, Any]:
+        return score_checkpoint(eval_step, scored, splits, run.config, run.mesh, epoch)
+
+    last = entry(train_state, note["epoch"])
+    best, best_step = last, checkpoints.step("best")
+    if best_step is not None and best_step != last["step"]:
+        like = jax.eval_shape(lambda: train_state)
+        best_state = checkpoints.load(best_step, like, sharding.replicated(run.mesh))
+        best = entry(best_state, checkpoints.note(best_step)["epoch"])
+    return {
+        **describe_run(run.config),
+        "not_scored": missing,
+        "train": {
+            "epochs": run.config.train.epochs,
+            "steps": run.total_steps,
+            "examples": len(run.train),
+            "seconds": note["seconds"],
+            "images_per_second": run.total_steps * run.config.train.batch_size / note["seconds"],
+        },
+        "checkpoints": {"last": last, "best": best},
+    }
+
+
+def print_summary(run: Run) -> None:
+    """Prints the network's parts with their parameters, and what it will be trained on."""
+    options = run.config.data
+    found = summary.summarize(run.model, options.image_size, options.channels)
+    table = [[part.name, part.output, f"{part.parameters:,}"] for part in found.parts]
+    table.append(["all", "", f"{found.parameters:,}"])
+    size = f"{options.image_size} x {options.image_size} x {options.channels}"
+    console.print_table(
+        console.Console(highlight=False),
+        f"DMFER: images {size}, {found.flops / 1e6:,.0f} MFLOPs each",
+        ["part", "output", "parameters"],
+        table,
+    )
+    print(
+        f"\n{options.dataset}: {len(run.train):,} training and {len(run.valid):,} validation "
+        f"images; {run.total_steps:,} steps of {run.config.train.batch_size} images on "
+        f"{run.mesh.size} {jax.devices()[0].device_kind} device(s); seed {run.config.seed}\n"
+    )
+
+
+def _means(scalars: list[dict[str, jax.Array]]) -> dict[str, float]:
+    """The mean of each scalar over some steps: the one wait for the device between evaluations."""
+    rows = jax.device_get(scalars)
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def _headlines(summary: dict[str, Any]) -> dict[str, Any]:
+    return {name: summary[name] for name in reports.HEADLINES}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains what the flags describe."""
+    del argv
+    options = flags.FLAGS
+    name = Path(config_flags.get_config_filename(options["config"])).stem
+    try:
+        train(options.config, Path(options.workdir or f"runs/{name}"))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", None, "The experiment, such as configs/synthetic.py.")
+    flags.DEFINE_string("workdir", "", "Folder of the run; runs/<name of the config> if not given.")
+    flags.mark_flag_as_required("config")
+    app.run(main, flags_parser=configs.parse_flags)
