@@ -35,7 +35,7 @@ class Difficulty:
 
     # How the picture is taken.
     light: float = 0.5  # 0 is flat light, 1 leaves the far side of the face black
-    colour_cast: float = 0.06
+    colour_cast: float = 0.045
     grey_chance: float = 0.12
     low_resolution_chance: float = 0.25
     low_resolution_side: int = 36  # pixels; the least that a face is reduced to
