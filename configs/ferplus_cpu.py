@@ -2,7 +2,7 @@
 
   python -m dmfer_jax.train --config=configs/ferplus_cpu.py --config.data.source=path/to/fer2013
 
-The smallest honest run on real faces: grey images at their own size, a ResNet-18 of half width,
+The smallest honest run on real faces: grey images at their own size, a ResNet-18 of 24 to 192 channels,
 trained on the FER+ vote distributions and scored by the majority protocol.
 """
 
@@ -21,13 +21,13 @@ def get_config() -> ConfigDict:
     config.data.channels = 1
     config.model.stem = "small"
     config.model.stem_stride = 2
-    config.model.width = 0.5
+    config.model.width = 0.375
     config.model.embedding = 128
     config.model.heads = 4
     config.augment.erase = 0.25  # a short run has no time for more
     config.optimizer.learning_rate = 0.2
     config.optimizer.warmup_epochs = 1.0
-    config.train.epochs = 12
+    config.train.epochs = 10
     config.train.batch_size = 64
     config.optimizer.ema_decay = 0.995
     config.train.checkpoint_every = 100  # a few minutes' work at the most is lost

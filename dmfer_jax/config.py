@@ -6,13 +6,18 @@ nearest one.
 """
 
 import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from dmfer_jax.errors import UserError
+
+DATASETS: tuple[str, ...] = ("synthetic_faces", "synthetic_faces/tiny", "ferplus")
+"""Datasets there are builders for; "tiny" is a few faces of each kind, for tests."""
+
+DATA_DIR = "~/.cache/dmfer_jax"
+"""Where built records are kept unless a flag says otherwise."""
 
 
 def get_config() -> ConfigDict:
@@ -21,9 +26,9 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of the weights, the order of the examples, augmentation and dropout
 
     config.data = data = ConfigDict()
-    data.dataset = "synthetic_faces"  # synthetic_faces | synthetic_faces/tiny | ferplus
+    data.dataset = "synthetic_faces"  # one of DATASETS
     data.source = ""  # file or folder as downloaded; read only when records have to be built
-    data.data_dir = "~/.cache/dmfer_jax"  # where built records are kept
+    data.data_dir = DATA_DIR  # where built records are kept
     data.protocol = "majority"  # FERPlus: how votes become labels; see data/protocols.py
     data.train_protocol = ""  # FERPlus: for the training split; "" is the same, "votes" is soft
     data.image_size = 112  # pixels, height and width
@@ -89,7 +94,7 @@ def get_config() -> ConfigDict:
 
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
-    "data.dataset": ("synthetic_faces", "synthetic_faces/tiny", "ferplus"),
+    "data.dataset": DATASETS,
     "data.protocol": ("majority", "majority_new", "plurality", "plurality_first"),
     "data.train_protocol": (
         "",
@@ -222,35 +227,3 @@ def load_config(path: str) -> ConfigDict:
       UserError: there is no such file.
     """
     return runpy.run_path(find_config(path))["get_config"]()
-
-
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the command line for `absl.app.run`, with errors in plain words.
-
-    It also lets `--config` name a config that ships from any folder.
-    """
-    from absl import flags
-
-    try:
-        return flags.FLAGS(_with_found_config(argv))
-    except UserError as error:
-        message = str(error)
-    except (AttributeError, KeyError) as error:
-        # ml_collections raises these for an unknown field, its suggestion inside.
-        message = "unknown config field " + str(error.args[0]).replace("\\'", "'").replace(
-            "\\n", ". "
-        )
-    except flags.Error as error:
-        message = str(error)
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(2)
-
-
-def _with_found_config(argv: list[str]) -> list[str]:
-    argv = list(argv)
-    for index, argument in enumerate(argv):
-        if argument.startswith("--config="):
-            argv[index] = "--config=" + find_config(argument.removeprefix("--config="))
-        elif argument == "--config" and index + 1 < len(argv):
-            argv[index + 1] = find_config(argv[index + 1])
-    return argv

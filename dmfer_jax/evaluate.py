@@ -6,18 +6,17 @@ Prints tables and, as its last line, one line of JSON. Writes the report and fig
 evaluation into `<workdir>/evaluation/`.
 """
 
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dmfer_jax import checkpoint, metrics, sharding, state, steps
+from dmfer_jax import checkpoint, command, metrics, sharding, state, steps
 from dmfer_jax.config import validate
 from dmfer_jax.data import pipeline, sources
 from dmfer_jax.data.sources import Split
@@ -147,11 +146,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     options = flags.FLAGS
     workdir = Path(options.workdir)
-    try:
-        report = evaluate(workdir, options.checkpoint, options.splits)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    report = evaluate(workdir, options.checkpoint, options.splits)
     reports.print_report(report)
     name = f"{options.checkpoint}_{'_'.join(options.splits)}"
     reports.write_report(workdir / "evaluation" / f"{name}.json", report)
@@ -163,4 +158,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
     flags.DEFINE_enum("checkpoint", "last", ("last", "best"), "Last epoch, or best on validation.")
     flags.DEFINE_list("splits", ["valid"], "Splits to score, separated by commas.")
-    app.run(main)
+    command.run(main)

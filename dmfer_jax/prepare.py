@@ -7,28 +7,26 @@ counts.
 """
 
 import importlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 
+from dmfer_jax import command
+from dmfer_jax.config import DATA_DIR, DATASETS
 from dmfer_jax.data import protocols, sources
-from dmfer_jax.errors import UserError
 from dmfer_jax.labels import EXPRESSION_NAMES
 from dmfer_jax.reporting.console import print_table
-
-DATASETS = ("synthetic_faces", "synthetic_faces/tiny", "ferplus")
 
 
 def ensure_built(dataset: str, source: str, data_dir: str) -> Path:
     """Returns the folder of a dataset's records, building them first where there are none.
 
     Args:
-      dataset: one of `DATASETS`.
+      dataset: one of `config.DATASETS`.
       source: the file or folder as downloaded; not read when the records are there.
       data_dir: where records are kept.
 
@@ -113,15 +111,11 @@ def main(argv: Sequence[str]) -> None:
     """Builds the dataset that the flags name, or shows the counts of the one that is there."""
     del argv
     options = flags.FLAGS
-    try:
-        print_counts(ensure_built(options.dataset, options.source, options.data_dir))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    print_counts(ensure_built(options.dataset, options.source, options.data_dir))
 
 
 if __name__ == "__main__":
     flags.DEFINE_enum("dataset", "synthetic_faces", DATASETS, "Which dataset.")
     flags.DEFINE_string("source", "", "The file or folder as downloaded.")
-    flags.DEFINE_string("data_dir", "~/.cache/dmfer_jax", "Where built records are kept.")
-    app.run(main)
+    flags.DEFINE_string("data_dir", DATA_DIR, "Where built records are kept.")
+    command.run(main)

@@ -7,20 +7,20 @@ The same command goes on where an interrupted run stopped. The epoch is chosen o
 split alone; test splits are scored once, after the last epoch.
 """
 
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
-from absl import app, flags
+from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
-from dmfer_jax import checkpoint, sharding, state, steps
+from dmfer_jax import checkpoint, command, sharding, state, steps
 from dmfer_jax import config as configs
 from dmfer_jax.data import pipeline, sources
 from dmfer_jax.data.sources import Split
@@ -140,18 +140,10 @@ def train_steps(
     checkpoints: checkpoint.Checkpoints,
     eval_step: steps.EvalStep,
 ) -> tuple[TrainState, dict[str, Any]]:
-    """The loop: batch, step, and now and then log, evaluate, save."""
+    """The loop, in one order: batch, step, evaluate, log, save."""
     options, start = run.config.train, int(train_state.step)
     train_step = steps.make_train_step(run.config, run.model, run.optimizer, run.mesh)
-    batches = pipeline.train_batches(
-        run.train,
-        options.batch_size // jax.process_count(),
-        seed=run.config.seed,
-        start_step=start,
-        host=jax.process_index(),
-        hosts=jax.process_count(),
-        workers=run.config.data.workers,
-    )
+    batches = read_batches(run, start)
     progress = console.Progress(
         total_steps=run.total_steps,
         total_epochs=options.epochs,
@@ -159,57 +151,36 @@ def train_steps(
         start_step=start,
     )
     began = time.monotonic() - note["seconds"]
-    waiting: list[dict[str, jax.Array]] = []  # scalars still on the device
+    waiting: list[dict[str, jax.Array]] = []  # scalars of the steps since the last log line
     with writers.RunLog(run.workdir, start) as log, progress, Interruption() as interruption:
         for step in range(start + 1, run.total_steps + 1):
             epoch = int(np.searchsorted(run.epoch_ends, step)) + 1
             batch = sharding.put_batch(next(batches), run.mesh)
-            if step == start + 1:
-                with progress.paused("compiling"):
-                    train_state, scalars = train_step(train_state, batch)
-                    jax.block_until_ready(scalars)
-                    progress.update(step, epoch)
-            else:
+            with progress.paused("compiling") if step == start + 1 else nullcontext():
                 train_state, scalars = train_step(train_state, batch)
+                if step == start + 1:
+                    jax.block_until_ready(scalars)
             waiting.append(scalars)
 
             ends_epoch = step == run.epoch_ends[epoch - 1]
-            if step % options.log_every == 0 or ends_epoch:
-                values = _means(waiting)
+            saves = (
+                ends_epoch or bool(interruption.signal) or _is_due(step, options.checkpoint_every)
+            )
+            if saves or _is_due(step, options.log_every):
+                log_training(run, log, progress, step, epoch, waiting)
                 waiting = []
-                progress.update(step, epoch, loss=values["loss"], accuracy=values["accuracy"])
-                log.write(
-                    step,
-                    kind="train",
-                    epoch=epoch,
-                    learning_rate=float(run.schedule(step - 1)),
-                    images_per_second=progress.images_per_second,
-                    **values,
-                )
-            accuracy = None
+            valid_accuracy = None
             if ends_epoch:
-                with progress.paused("evaluating"):
-                    valid = score(
-                        eval_step,
-                        train_state.eval_variables(),
-                        run.valid,
-                        options.eval_batch_size,
-                        run.mesh,
-                    )
-                accuracy = valid["accuracy"]
-                log.write(step, kind="eval", epoch=epoch, split=run.valid.name, **_headlines(valid))
-                progress.end_epoch(
-                    epoch,
-                    f"{run.valid.name} accuracy {accuracy:.2%}, loss {valid['loss']:.3f}",
+                valid_accuracy = log_validation(
+                    run, log, progress, step, epoch, train_state, eval_step
                 )
-            within = options.checkpoint_every and step % options.checkpoint_every == 0
-            if ends_epoch or within or interruption.signal:
+            if saves:
                 note = {
                     "epoch": step / run.total_steps * options.epochs,
                     "seconds": time.monotonic() - began,
                     "labels": list(run.train.class_names),
                 }
-                checkpoints.save(train_state, note, accuracy)
+                checkpoints.save(train_state, note, valid_accuracy)
             if interruption.signal:
                 checkpoints.wait()
                 progress.print(
@@ -219,6 +190,69 @@ def train_steps(
                 raise SystemExit(interruption.exit_status)
     checkpoints.wait()
     return train_state, note
+
+
+def read_batches(run: Run, start: int) -> Iterator[pipeline.Batch]:
+    """This host's part of each batch, from that of step `start` on."""
+    return pipeline.train_batches(
+        run.train,
+        run.config.train.batch_size // jax.process_count(),
+        seed=run.config.seed,
+        start_step=start,
+        host=jax.process_index(),
+        hosts=jax.process_count(),
+        workers=run.config.data.workers,
+    )
+
+
+def log_training(
+    run: Run,
+    log: writers.RunLog,
+    progress: console.Progress,
+    step: int,
+    epoch: int,
+    waiting: list[dict[str, jax.Array]],
+) -> None:
+    """Logs the means over some steps; the loop's one wait for the device."""
+    rows = jax.device_get(waiting)
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    progress.update(step, epoch, loss=means["loss"], accuracy=means["accuracy"])
+    log.write(
+        step,
+        kind="train",
+        epoch=epoch,
+        learning_rate=float(run.schedule(step - 1)),
+        images_per_second=progress.images_per_second,
+        **means,
+    )
+
+
+def log_validation(
+    run: Run,
+    log: writers.RunLog,
+    progress: console.Progress,
+    step: int,
+    epoch: int,
+    train_state: TrainState,
+    eval_step: steps.EvalStep,
+) -> float:
+    """Scores the validation split, logs it, and returns the accuracy."""
+    with progress.paused("evaluating"):
+        valid = score(
+            eval_step,
+            train_state.eval_variables(),
+            run.valid,
+            run.config.train.eval_batch_size,
+            run.mesh,
+        )
+    headlines = {name: valid[name] for name in reports.HEADLINES}
+    log.write(step, kind="eval", epoch=epoch, split=run.valid.name, **headlines)
+    progress.end_epoch(
+        epoch,
+        f"{run.valid.name} accuracy {console.percent(valid['accuracy'])}, "
+        f"loss {console.number(valid['loss'])}",
+    )
+    return valid["accuracy"]
 
 
 def make_report(
@@ -284,14 +318,9 @@ def print_summary(run: Run) -> None:
     )
 
 
-def _means(scalars: list[dict[str, jax.Array]]) -> dict[str, float]:
-    """The mean of each scalar over some steps: the one wait for the device between evaluations."""
-    rows = jax.device_get(scalars)
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-
-
-def _headlines(summary: dict[str, Any]) -> dict[str, Any]:
-    return {name: summary[name] for name in reports.HEADLINES}
+def _is_due(step: int, every: int) -> bool:
+    """Whether something done every so many steps is due; never, if `every` is 0."""
+    return every > 0 and step % every == 0
 
 
 def main(argv: Sequence[str]) -> None:
@@ -299,15 +328,11 @@ def main(argv: Sequence[str]) -> None:
     del argv
     options = flags.FLAGS
     name = Path(config_flags.get_config_filename(options["config"])).stem
-    try:
-        train(options.config, Path(options.workdir or f"runs/{name}"))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    train(options.config, Path(options.workdir or f"runs/{name}"))
 
 
 if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", None, "The experiment, such as configs/synthetic.py.")
     flags.DEFINE_string("workdir", "", "Folder of the run; runs/<name of the config> if not given.")
     flags.mark_flag_as_required("config")
-    app.run(main, flags_parser=configs.parse_flags)
+    command.run(main)
