@@ -16,8 +16,8 @@ class Difficulty:
     """
 
     # The expression itself.
-    intensity_min: float = 0.38  # below about 0.25 nobody can tell the face from a neutral one
-    intensity_mode: float = 0.75  # the intensities are triangular: least, most frequent, 1
+    intensity_min: float = 0.33  # below about 0.25 nobody can tell the face from a neutral one
+    intensity_mode: float = 0.7  # the intensities are triangular: least, most frequent, 1
     action_unit_spread: float = 0.14  # each action unit is off by this share (standard deviation)
     asymmetry: float = 0.08  # left against right, likewise
     resting_noise: float = 0.05  # action units that have nothing to do with the expression
@@ -28,8 +28,8 @@ class Difficulty:
     yaw: float = 25.0
     pitch: float = 25.0
     pose_from: float = 31.0  # test_pose: yaw or pitch at least this far
-    pose_yaw_to: float = 55.0
-    pose_pitch_to: float = 42.0
+    pose_yaw_to: float = 45.0
+    pose_pitch_to: float = 38.0
     scale: float = 0.09  # relative size, standard deviation
     shift: float = 0.03  # standard deviation
 
@@ -41,7 +41,7 @@ class Difficulty:
     low_resolution_side: int = 36  # pixels; the least that a face is reduced to
     blur_chance: float = 0.35
     blur_sigma: float = 1.1  # pixels, at most
-    noise: float = 9.0  # grey levels, at most
+    noise: float = 10.0  # grey levels, at most
     quality_min: int = 35  # of the JPEG file
     quality_max: int = 95
 

@@ -124,7 +124,7 @@ def _draw_block(sketch: Sketch, person: Person, rng: np.random.Generator) -> Non
     """A slab of one colour, of stripes or of squares, somewhere over the features."""
     spot = np.array([[rng.uniform(-0.4, 0.4), rng.uniform(-0.3, 0.85)]])
     center = sketch.head.place(spot)[0]
-    half = rng.uniform([0.42, 0.3], [0.75, 0.5]) * sketch.head.scale
+    half = rng.uniform([0.38, 0.28], [0.68, 0.45]) * sketch.head.scale
     if rng.random() < 0.5:
         half = half[::-1]
     angle = np.radians(rng.uniform(-25, 25))

@@ -64,7 +64,7 @@ def test_attributes_are_in_the_range_of_the_split(split):
         assert face.image.dtype == np.uint8
         assert abs(face.roll) <= 20
         beyond = max(abs(face.yaw), abs(face.pitch))
-        assert 30 < beyond <= 60 if split == "test_pose" else beyond <= 25
+        assert 30 < beyond <= 45 if split == "test_pose" else beyond <= 25
         assert (face.occlusion != "none") == (split == "test_occlusion")
         assert face.occlusion in OCCLUSIONS
         assert 0 <= face.intensity <= 1
