@@ -3,13 +3,16 @@
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from dmfer_jax.errors import UserError
 
 
 def decode_image(encoded: bytes, size: int, channels: int, name: str = "") -> np.ndarray:
     """Decodes an image of any format and colour mode that Pillow reads.
+
+    It is turned upright as its EXIF orientation says. 16 bits a pixel are scaled to 8. What is
+    transparent is laid on white, as pages show it. An image that is not square is squeezed.
 
     Args:
       encoded: the file's bytes.
@@ -22,15 +25,54 @@ def decode_image(encoded: bytes, size: int, channels: int, name: str = "") -> np
       uint8 `[size, size, channels]`.
 
     Raises:
-      UserError: the bytes are no image, or a truncated one.
+      UserError: the bytes are no image, or a truncated one, or its pixels have no known range.
     """
     try:
         with Image.open(io.BytesIO(encoded)) as image:
+            image = _opaque(_eight_bits(_upright(image)))
             image = image.convert("RGB" if channels == 3 else "L")
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(
             f"image '{name}' cannot be decoded ({error}); rebuild the dataset from the source files"
         ) from error
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image, np.uint8).reshape(size, size, channels)
+
+
+_TURN_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what undoes it; 1 is upright."""
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # Not ImageOps.exif_transpose: it writes the EXIF data back, and fails where they are damaged.
+    image.load()  # Pillow turns a TIFF by itself when it loads it, and takes the tag away
+    turn = _TURN_UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scales 16 bits a pixel to 8; Pillow's own conversion clips them, to a white image."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floating point numbers of no known range")
+    if not image.mode.startswith("I"):
+        return image
+    pixels = np.asarray(image).astype(np.int64)
+    if pixels.min() < 0 or pixels.max() > 65_535:
+        raise ValueError("its pixels are 32-bit numbers of no known range")
+    return Image.fromarray(np.rint(pixels / 257).astype(np.uint8))
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
