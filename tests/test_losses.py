@@ -1,0 +1,344 @@
+"""Losses and the center update against formulas written out in NumPy, in float64."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from dmfer_jax import losses
+from dmfer_jax.config import get_config
+from dmfer_jax.metrics import center_report
+
+EXAMPLES, CLASSES, DIMENSIONS = 6, 4, 5
+LABELS = np.array([0, 3, 1, 1, 2, 0])
+
+ARGUMENTS: dict[str, dict[str, float]] = {
+    "center_cosine": {"scale": 7.0, "margin": 0.3},
+    "center_cosine_island": {"margin": 0.1, "beta": 0.7},
+    "center_cosine_triplet": {"margin": 0.4},
+    "center": {},
+    "island": {"beta": 0.7},
+}
+COSINE_LOSSES = [name for name in ARGUMENTS if name.startswith("center_cosine")]
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def draw(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Returns an embedding [n, C] and centers [K, C] of various lengths."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(EXAMPLES, DIMENSIONS)), 2 * rng.normal(size=(CLASSES, DIMENSIONS))
+
+
+def hard_targets() -> np.ndarray:
+    return np.eye(CLASSES)[LABELS]
+
+
+def soft_targets(seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).dirichlet(np.ones(CLASSES), EXAMPLES)
+
+
+@functools.partial(jax.jit, static_argnames=("name", "margin"))
+def compute(
+    name: str, embedding: Any, centers: Any, targets: Any, margin: float | None = None
+) -> jax.Array:
+    """The loss of this name, with `ARGUMENTS` unless told otherwise."""
+    function, _ = losses.LOSSES[name]
+    arguments = ARGUMENTS[name] if margin is None else {**ARGUMENTS[name], "margin": margin}
+    return function(*map(jnp.asarray, (embedding, centers, targets)), **arguments)
+
+
+# The formulas, of one example x with label y, written out term by term.
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def center_cosine(x, y, centers, scale, margin):
+    own = np.exp(scale * (cosine(x, centers[y]) - margin))
+    others = sum(np.exp(scale * cosine(x, c)) for j, c in enumerate(centers) if j != y)
+    return -np.log(own / (own + others))
+
+
+def center_cosine_island(x, y, centers, margin, beta):
+    pairs = [(j, k) for j in range(len(centers)) for k in range(len(centers)) if j != k]
+    overlaps = [max(0.0, cosine(centers[j], centers[k]) - margin) for j, k in pairs]
+    return 1 - cosine(x, centers[y]) + beta * np.mean(overlaps)
+
+
+def center_cosine_triplet(x, y, centers, margin):
+    nearest = max(cosine(x, c) for j, c in enumerate(centers) if j != y)
+    return max(0.0, nearest - cosine(x, centers[y]) + margin)
+
+
+def center(x, y, centers):
+    return 0.5 * sum((x[d] - centers[y][d]) ** 2 for d in range(len(x)))
+
+
+def island(x, y, centers, beta):
+    pairs = [(j, k) for j in range(len(centers)) for k in range(len(centers)) if j != k]
+    return center(x, y, centers) + beta * sum(cosine(centers[j], centers[k]) + 1 for j, k in pairs)
+
+
+FORMULAS: dict[str, Callable[..., float]] = {
+    "center_cosine": center_cosine,
+    "center_cosine_island": center_cosine_island,
+    "center_cosine_triplet": center_cosine_triplet,
+    "center": center,
+    "island": island,
+}
+
+
+def test_every_loss_is_tested_here_and_reads_options_that_exist():
+    assert FORMULAS.keys() == ARGUMENTS.keys() == losses.LOSSES.keys()
+    for name, (_, fields) in losses.LOSSES.items():
+        assert set(fields) == ARGUMENTS[name].keys()
+        assert set(fields) <= get_config().to_dict()["loss"].keys()
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_hard_labels_give_the_formula(name):
+    x, centers = draw()
+    expected = [
+        FORMULAS[name](x[i], LABELS[i], centers, **ARGUMENTS[name]) for i in range(EXAMPLES)
+    ]
+    found = compute(name, x, centers, hard_targets())
+    assert found.dtype == jnp.float64
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_soft_labels_give_the_expectation_of_the_formula(name):
+    x, centers = draw()
+    targets = soft_targets()
+    expected = [
+        sum(
+            targets[i, y] * FORMULAS[name](x[i], y, centers, **ARGUMENTS[name])
+            for y in range(CLASSES)
+        )
+        for i in range(EXAMPLES)
+    ]
+    np.testing.assert_allclose(compute(name, x, centers, targets), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_gradients_are_those_of_finite_differences(name):
+    x, centers = draw()
+    check_grads(
+        lambda x, centers: compute(name, x, centers, soft_targets()),
+        tuple(map(jnp.asarray, (x, centers))),
+        order=1,
+        modes=("rev",),
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_loss_is_the_same_under_jit(name):
+    x, centers = draw()
+    arrays = tuple(map(jnp.asarray, (x, centers, soft_targets())))
+    with jax.disable_jit():
+        eager = compute(name, *arrays)
+    np.testing.assert_allclose(compute(name, *arrays), eager, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_zero_embedding_has_a_finite_loss_and_gradient(name):
+    _, centers = draw()
+    x = jnp.zeros((EXAMPLES, DIMENSIONS))
+    loss, grads = jax.value_and_grad(
+        lambda x, centers: compute(name, x, centers, hard_targets()).sum(), argnums=(0, 1)
+    )(x, jnp.asarray(centers))
+    assert jnp.isfinite(loss)
+    assert all(jnp.isfinite(g).all() for g in grads)
+
+
+@pytest.mark.parametrize("name", COSINE_LOSSES)
+def test_cosine_loss_ignores_the_length_of_embedding_and_centers(name):
+    x, centers = draw()
+    longer = compute(name, x * np.arange(1, EXAMPLES + 1)[:, None], centers, soft_targets())
+    shorter = compute(name, x, centers * [[0.1], [3.0], [1.0], [20.0]], soft_targets())
+    expected = compute(name, x, centers, soft_targets())
+    np.testing.assert_allclose(longer, expected, rtol=1e-10)
+    np.testing.assert_allclose(shorter, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", COSINE_LOSSES)
+def test_gradient_of_a_cosine_loss_is_orthogonal_to_the_embedding(name):
+    x, centers = draw()
+    grad = jax.grad(lambda x: compute(name, x, centers, soft_targets()).sum())(jnp.asarray(x))
+    assert float(jnp.abs(grad).max()) > 1e-3
+    np.testing.assert_allclose(jnp.sum(grad * x, axis=1), 0, atol=1e-10)
+
+
+def test_center_cosine_without_margin_is_cross_entropy_of_the_normalised_softmax():
+    x, centers = draw()
+    logits = [[7.0 * cosine(x[i], c) for c in centers] for i in range(EXAMPLES)]
+    np.testing.assert_allclose(
+        compute("center_cosine", x, centers, soft_targets(), margin=0.0),
+        losses.cross_entropy(jnp.asarray(logits), jnp.asarray(soft_targets())),
+        rtol=1e-10,
+    )
+
+
+@pytest.mark.parametrize("name", ["center_cosine", "center_cosine_triplet"])
+def test_margin_raises_the_loss(name):
+    x, centers = draw()
+    low, high = (
+        np.asarray(compute(name, x, centers, hard_targets(), margin=margin))
+        for margin in (0.0, 0.4)
+    )
+    # An example that the triplet form asks nothing of any more stays at 0.
+    assert (high > low).all() if name == "center_cosine" else (high >= low).all()
+    assert (high > low).any()
+
+
+def test_center_cosine_is_finite_at_a_large_scale():
+    # The right center exactly opposite: e^{-64}, where a softmax without care gives log(0).
+    centers = np.array([[1.0, 0.0], [-1.0, 0.0]], np.float32)
+    loss = jax.jit(functools.partial(losses.center_cosine, scale=64.0, margin=0.35))(
+        np.array([[-1.0, 0.0]], np.float32), centers, np.array([[1.0, 0.0]], np.float32)
+    )
+    # -log(e^a / (e^a + e^b)) with a = 64 (-1 - 0.35), b = 64 is b - a within e^{-150}.
+    np.testing.assert_allclose(loss, [64 * 2.35], rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_cross_entropy_gives_the_formula(smoothing):
+    logits = np.random.default_rng(2).normal(size=(EXAMPLES, CLASSES)) * 3
+    targets = soft_targets()
+    expected = []
+    for row, target in zip(logits, targets, strict=True):
+        log_total = np.log(sum(np.exp(value) for value in row))
+        smooth = [(1 - smoothing) * t + smoothing / CLASSES for t in target]
+        expected.append(-sum(t * (v - log_total) for t, v in zip(smooth, row, strict=True)))
+    found = losses.cross_entropy(
+        jnp.asarray(logits), jnp.asarray(targets), label_smoothing=smoothing
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_masked_mean_of_a_batch_equals_the_mean_of_its_subset():
+    x, centers = draw()
+    mask = np.array([1.0, 0, 1, 1, 0, 1])
+    values = compute("center_cosine", x, centers, soft_targets())
+    subset = compute("center_cosine", x[mask > 0], centers, soft_targets()[mask > 0])
+    found = losses.masked_mean(values, jnp.asarray(mask))
+    np.testing.assert_allclose(found, subset.mean(), rtol=1e-12)
+
+
+def test_masked_mean_of_nothing_is_zero():
+    assert losses.masked_mean(jnp.ones(3), jnp.zeros(3)) == 0
+
+
+# The center update. It works in float32, whatever it is given.
+
+
+def update(centers: Any, embedding: Any, targets: Any, mask: Any = None, **options) -> np.ndarray:
+    mask = np.ones(len(embedding)) if mask is None else mask
+    arrays = (np.asarray(array, np.float32) for array in (centers, embedding, targets, mask))
+    return np.asarray(_update(*arrays, **options))
+
+
+_update = jax.jit(losses.update_centers, static_argnames=("rate", "unit"))
+
+
+def test_euclidean_update_by_hand():
+    centers = [[0.0, 0.0], [10.0, 10.0]]
+    embedding = [[1.0, 0.0], [3.0, 2.0], [10.0, 14.0]]
+    targets = [[1, 0], [1, 0], [0, 1]]
+    # delta_0 = ((1, 0) + (3, 2)) / (1 + 2); delta_1 = (0, 4) / (1 + 1); half of each is moved.
+    np.testing.assert_allclose(
+        update(centers, embedding, targets, rate=0.5, unit=False),
+        [[2 / 3, 1 / 3], [10.0, 11.0]],
+        rtol=1e-6,
+    )
+
+
+def test_cosine_update_by_hand():
+    # x^ = (0, 1), delta = ((0, 1) - (1, 0)) / 2; (1, 0) + delta / 2 = (3/4, 1/4), then length 1.
+    moved = update([[1.0, 0.0], [0.0, 1.0]], [[0.0, 5.0]], [[1, 0]], rate=0.5)
+    np.testing.assert_allclose(moved[0], np.array([3, 1]) / np.sqrt(10), rtol=1e-6)
+
+
+def test_update_weighs_soft_labels():
+    # A quarter of an example: delta = (8 - 0) / 4 / (1 + 1/4) = 1.6.
+    moved = update([[0.0], [8.0]], [[8.0]], [[0.25, 0.75]], rate=1.0, unit=False)
+    np.testing.assert_allclose(moved, [[1.6], [8.0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_class_without_examples_does_not_move(unit):
+    x, centers = draw()
+    targets = np.eye(CLASSES)[np.array([0, 3, 0, 0, 3, 0])]
+    moved = update(centers, x, targets, unit=unit)
+    np.testing.assert_array_equal(moved[[1, 2]], centers[[1, 2]].astype(np.float32))
+    assert (np.abs(moved - centers)[[0, 3]].max(axis=1) > 1e-3).all()
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_update_of_a_masked_batch_equals_that_of_its_subset(unit):
+    x, centers = draw()
+    mask = np.array([1, 0, 1, 1, 0, 1])
+    chosen = mask > 0
+    masked = update(centers, x, soft_targets(), mask, unit=unit)
+    subset = update(centers, x[chosen], soft_targets()[chosen], unit=unit)
+    np.testing.assert_allclose(masked, subset, rtol=1e-5)
+
+
+def test_centers_stay_of_length_one():
+    centers: Any = losses.init_centers(jax.random.key(0), CLASSES, DIMENSIONS)
+    np.testing.assert_allclose(np.linalg.norm(centers, axis=1), 1, rtol=1e-6)
+    for seed in range(20):
+        centers = update(centers, 100 * draw(seed)[0], soft_targets(seed))
+    assert centers.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(centers, axis=1), 1, rtol=1e-6)
+
+
+def test_no_gradient_passes_from_the_moved_centers_to_the_embedding():
+    x, centers = draw()
+    grad = jax.grad(lambda x: _update(centers, x, soft_targets(), np.ones(EXAMPLES)).sum())(x)
+    assert not grad.any()
+
+
+def test_repeated_update_finds_the_direction_of_each_class():
+    directions = np.eye(CLASSES, DIMENSIONS)
+    centers = losses.normalize(jnp.asarray(draw()[1]))
+    for _ in range(60):
+        centers = update(centers, 3 * directions[LABELS], hard_targets())
+    np.testing.assert_allclose(centers, directions, atol=1e-4)
+
+
+@pytest.mark.parametrize("classes", [2, 4, 8])
+def test_centers_of_a_simplex_are_as_sparse_as_centers_can_be(classes):
+    # The corners of a regular simplex: the axes, seen from their mean.
+    corners = np.eye(classes) - 1 / classes
+    report = center_report(corners)
+    assert report["max_cosine"] == pytest.approx(-1 / (classes - 1))
+    assert report["ideal_cosine"] == pytest.approx(-1 / (classes - 1))
+    # K unit vectors have |sum|^2 = K + K (K-1) mean cosine >= 0, so no others do better.
+    for seed in range(5):
+        drawn = np.random.default_rng(seed).normal(size=(classes, classes))
+        assert center_report(drawn)["mean_cosine"] >= -1 / (classes - 1) - 1e-12
+
+
+def test_no_margin_above_that_of_a_simplex_can_be_kept():
+    corners = np.eye(CLASSES) - 1 / CLASSES
+    widest = CLASSES / (CLASSES - 1)
+
+    def triplet(margin: float) -> jax.Array:
+        targets = np.eye(CLASSES)
+        return compute("center_cosine_triplet", corners, corners, targets, margin=margin)
+
+    np.testing.assert_allclose(triplet(widest), 0, atol=1e-12)
+    np.testing.assert_allclose(triplet(widest + 0.1), 0.1, rtol=1e-10)
