@@ -4,6 +4,8 @@ Each works on float images `[n, h, w, c]` in 0 to 1 and draws its own random num
 a step's images depend on (seed, step) alone. A strength of 0 leaves the images as they are.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -21,22 +23,23 @@ def augment(key: Array, images: Array, options: ConfigDict) -> Array:
     Returns:
       Images like `images`, in 0 to 1.
     """
+    given: Any = options  # Any: ConfigDict's annotation says that a field may be of any type
     keys = jax.random.split(key, 4)
-    if options.rotation or options.shift or options.scale or options.flip:
+    if given.rotation or given.shift or given.scale or given.flip:
         images = warp(
             keys[0],
             images,
-            flip=options.flip,
-            rotation=options.rotation,
-            shift=options.shift,
-            scale=options.scale,
+            flip=given.flip,
+            rotation=given.rotation,
+            shift=given.shift,
+            scale=given.scale,
         )
-    if options.brightness:
-        images = change_brightness(keys[1], images, options.brightness)
-    if options.contrast:
-        images = change_contrast(keys[2], images, options.contrast)
-    if options.erase:
-        images = erase(keys[3], images, options.erase, tuple(options.erase_area))
+    if given.brightness:
+        images = change_brightness(keys[1], images, given.brightness)
+    if given.contrast:
+        images = change_contrast(keys[2], images, given.contrast)
+    if given.erase:
+        images = erase(keys[3], images, given.erase, tuple(given.erase_area))
     return images
 
 
@@ -118,7 +121,8 @@ def erase(key: Array, images: Array, probability: float, area: tuple[float, floa
     width = jnp.minimum(jnp.sqrt(share / ratio), 1.0) * w
     top = jax.random.uniform(keys[2], (n, 1, 1)) * (h - height)
     left = jax.random.uniform(keys[3], (n, 1, 1)) * (w - width)
-    y, x = jnp.arange(h)[None, :, None], jnp.arange(w)[None, None, :]
+    # Pixel centers: corners would leave the first row and column out for ever.
+    y, x = jnp.arange(h)[None, :, None] + 0.5, jnp.arange(w)[None, None, :] + 0.5
     inside = (y >= top) & (y < top + height) & (x >= left) & (x < left + width)
     chosen = jax.random.bernoulli(keys[4], probability, (n, 1, 1))
     noise = jax.random.uniform(keys[5], images.shape, images.dtype)
