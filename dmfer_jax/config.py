@@ -132,10 +132,11 @@ _AT_LEAST: dict[str, float] = {
     "data.workers": 1,
     "model.heads": 1,
     "model.embedding": 1,
-    "model.dropout": 0,
     "loss.weight": 0,
     "loss.margin": 0,
+    "loss.beta": 0,
     "optimizer.learning_rate": 0,
+    "optimizer.weight_decay": 0,
     "optimizer.warmup_epochs": 0,
     "optimizer.clip_norm": 0,
     "train.epochs": 1,
@@ -156,6 +157,7 @@ _WITHIN: dict[str, tuple[float, float]] = {
     "model.dropout": (0, 0.95),
     "loss.label_smoothing": (0, 0.9),
     "loss.center_rate": (0, 1),
+    "optimizer.momentum": (0, 0.9999),
     "optimizer.ema_decay": (0, 0.99999),
 }
 
@@ -181,8 +183,12 @@ def validate(config: ConfigDict) -> None:
     for path, (low, high) in _WITHIN.items():
         if not low <= value(path) <= high:
             raise UserError(f"config.{path} is {value(path)!r}; it must be {low} to {high}")
-    if not config.model.width > 0:
-        raise UserError(f"config.model.width is {config.model.width!r}; it must be above 0")
+    for path in ("model.width", "loss.scale"):
+        if not value(path) > 0:
+            raise UserError(f"config.{path} is {value(path)!r}; it must be above 0")
+    seed: Any = config.seed
+    if not 0 <= seed < 2**32:  # JAX takes others modulo 2**32, and Grain refuses negative ones
+        raise UserError(f"config.seed is {seed!r}; it must be 0 to 2**32 - 1")
 
     scales = 2 if config.model.scales == "both" else 1
     tokens = scales * config.model.embedding
@@ -193,10 +199,10 @@ def validate(config: ConfigDict) -> None:
         )
     if config.loss.name == "none" and config.loss.centers == "learned":
         raise UserError("config.loss.centers is 'learned', but config.loss.name is 'none'")
-    low, high = config.augment.erase_area
-    if not 0 < low <= high < 1:
+    area = value("augment.erase_area")
+    if len(area) != 2 or not 0 < area[0] <= area[1] < 1:
         raise UserError(
-            f"config.augment.erase_area is {(low, high)}; expected (low, high) shares in 0 to 1"
+            f"config.augment.erase_area is {tuple(area)}; expected (low, high) shares in 0 to 1"
         )
 
 
@@ -214,7 +220,8 @@ def find_config(path: str) -> str:
     package = Path(__file__).parent
     # In an installed package the configs lie inside it, in a checkout beside it.
     shipped = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
-    if (shipped / Path(path).name).is_file():
+    # Only by these two names: a mistyped path must not start another experiment.
+    if Path(path).parent in (Path(), Path("configs")) and (shipped / Path(path).name).is_file():
         return str(shipped / Path(path).name)
     names = ", ".join(f"configs/{p.name}" for p in sorted(shipped.glob("*.py")))
     raise UserError(f"there is no config file '{path}'; the ones that ship are {names}")
