@@ -1,0 +1,182 @@
+"""Every option is read, every wrong value is refused by name, and every config that ships works."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dmfer_jax
+from dmfer_jax import config as configs
+from dmfer_jax import losses, prepare
+from dmfer_jax.errors import UserError
+from dmfer_jax.models.dmfer import Dmfer
+from dmfer_jax.models.resnet import BACKBONES
+
+PACKAGE = Path(dmfer_jax.__file__).parent
+SHIPPED = sorted((PACKAGE.parent / "configs").glob("*.py"))
+
+
+def with_value(path: str, value: Any) -> Any:
+    config = configs.get_config()
+    config.update_from_flattened_dict({path: value})
+    return config
+
+
+def fields(section: str) -> list[str]:
+    return list(configs.get_config().to_dict()[section])
+
+
+def test_base_config_is_valid():
+    configs.validate(configs.get_config())
+
+
+WRONG = {
+    "seed": [-1, 2**32],
+    "data.dataset": ["fer2013", ""],
+    "data.protocol": ["votes", "Majority"],  # votes are no label to score against
+    "data.train_protocol": ["soft"],
+    "data.image_size": [0, 15],
+    "data.channels": [2, 4],
+    "data.limit": [-1],
+    "data.memory_gib": [-0.5, float("nan")],
+    "data.workers": [0],
+    "augment.flip": [-0.1, 1.1, float("nan")],
+    "augment.rotation": [-1.0, 181.0],
+    "augment.shift": [-0.1, 1.1],
+    "augment.scale": [-0.1, 1.0],
+    "augment.erase": [-0.1, 1.1],
+    "augment.erase_area": [(0.0, 0.2), (0.3, 0.2), (0.1, 1.0), (0.1,), (0.1, 0.2, 0.3)],
+    "augment.brightness": [-0.1, 1.1],
+    "augment.contrast": [-0.1, 1.1],
+    "model.backbone": ["resnet101"],
+    "model.stem": ["large"],
+    "model.stem_stride": [0, 4],
+    "model.width": [0.0, -1.0],
+    "model.embedding": [0],
+    "model.scales": ["all"],
+    "model.shallow_stage": [0, 4],
+    "model.attention": ["spatial"],
+    "model.heads": [0, 3],  # 3 does not divide 2 x 512
+    "model.compress": ["pool"],
+    "model.dropout": [-0.1, 1.0],
+    "model.dtype": ["float16"],
+    "loss.name": ["arcface"],
+    "loss.weight": [-0.1],
+    "loss.scale": [0.0, -30.0],
+    "loss.margin": [-0.1],
+    "loss.beta": [-1.0],
+    "loss.centers": ["parameters"],
+    "loss.center_rate": [-0.1, 1.5],
+    "loss.label_smoothing": [-0.1, 1.0],
+    "optimizer.name": ["adam"],
+    "optimizer.learning_rate": [-0.1, float("nan")],
+    "optimizer.momentum": [-0.1, 1.0],
+    "optimizer.weight_decay": [-1e-4],
+    "optimizer.warmup_epochs": [-1.0],
+    "optimizer.clip_norm": [-1.0],
+    "optimizer.ema_decay": [-0.1, 1.0],
+    "train.epochs": [0],
+    "train.batch_size": [0],
+    "train.eval_batch_size": [0],
+    "train.log_every": [0],
+    "train.checkpoint_every": [-1],
+}
+
+
+@pytest.mark.parametrize(("path", "value"), [(p, v) for p, vs in WRONG.items() for v in vs])
+def test_wrong_value_is_an_error_that_names_the_field_and_the_value(path, value):
+    with pytest.raises(UserError, match=rf"config\.{path} is {re.escape(repr(value))}"):
+        configs.validate(with_value(path, value))
+
+
+def test_every_field_but_names_and_switches_has_a_wrong_value():
+    sections = configs.get_config().to_dict()
+    paths = {f"{s}.{f}" for s, values in sections.items() if s != "seed" for f in values}
+    free = {"data.source", "data.data_dir", "data.valid_split", "data.test_splits"}
+    assert paths - free - {"model.depthwise"} == WRONG.keys() - {"seed"}
+
+
+def test_heads_divide_the_channels_of_the_scales_in_use():
+    config = with_value("model.embedding", 4)  # 8 heads divide 2 x 4 channels, but not 4
+    configs.validate(config)
+    config.model.scales = "deep"
+    with pytest.raises(UserError, match="does not divide the 4 channels"):
+        configs.validate(config)
+    config.model.attention = "none"
+    configs.validate(config)
+
+
+def test_learned_centers_need_a_loss_that_learns_them():
+    config = with_value("loss.centers", "learned")
+    configs.validate(config)
+    config.loss.name = "none"
+    with pytest.raises(UserError, match=r"config\.loss\.centers is 'learned', but"):
+        configs.validate(config)
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_every_loss_can_be_chosen(name):
+    configs.validate(with_value("loss.name", name))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_can_be_chosen(name):
+    configs.validate(with_value("model.backbone", name))
+
+
+@pytest.mark.parametrize("name", prepare.DATASETS)
+def test_every_dataset_can_be_chosen(name):
+    configs.validate(with_value("data.dataset", name))
+
+
+def read_in_package(section: str, field: str) -> bool:
+    """Whether any file but config.py reads `config.section.field` or `options.field`."""
+    pattern = re.compile(rf"\b(config\.{section}|options|given)\.{field}\b")
+    files = (path for path in PACKAGE.rglob("*.py") if path.name != "config.py")
+    return any(pattern.search(path.read_text()) for path in files)
+
+
+@pytest.mark.parametrize("section", ["data", "augment", "optimizer", "train"])
+def test_no_option_is_dead(section):
+    assert [field for field in fields(section) if not read_in_package(section, field)] == []
+
+
+def test_no_option_of_the_loss_is_dead():
+    by_losses = {field for _, names in losses.LOSSES.values() for field in names}
+    dead = [f for f in fields("loss") if f not in by_losses and not read_in_package("loss", f)]
+    assert dead == []
+
+
+def test_every_option_of_the_model_is_an_attribute_of_the_network_and_the_other_way_round():
+    own = {"num_classes", "learned_centers", "param_dtype", "parent", "name"}
+    assert set(fields("model")) == Dmfer.__dataclass_fields__.keys() - own
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_config_is_valid_and_says_its_command(path):
+    configs.validate(configs.load_config(str(path)))
+    docstring = path.read_text().split('"""')[1]
+    assert f"python -m dmfer_jax.train --config=configs/{path.name}" in docstring
+
+
+@pytest.mark.parametrize("name", ["configs/synthetic.py", "synthetic.py", "./configs/synthetic.py"])
+def test_shipped_config_is_found_from_any_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Path(configs.find_config(name)) == PACKAGE.parent / "configs" / "synthetic.py"
+
+
+def test_own_file_comes_before_a_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "synthetic.py").write_text("def get_config():\n  return {'mine': True}\n")
+    assert configs.find_config("synthetic.py") == "synthetic.py"
+    assert configs.load_config("synthetic.py") == {"mine": True}
+
+
+@pytest.mark.parametrize("name", ["nonsense.py", "experiments/synthetic.py", "/synthetic.py", ""])
+def test_unknown_config_is_an_error_that_lists_those_that_ship(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ", ".join(f"configs/{path.name}" for path in SHIPPED)
+    message = f"there is no config file '{name}'; the ones that ship are {names}"
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        configs.find_config(name)
