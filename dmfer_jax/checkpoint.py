@@ -17,7 +17,8 @@ from orbax.checkpoint import v1 as ocp
 from dmfer_jax.errors import UserError
 from dmfer_jax.state import TrainState
 
-_policies = ocp.training.preservation_policies
+# Any: Orbax's annotations do not accept its own policies.
+_training: Any = ocp.training
 
 
 class Checkpoints:
@@ -28,20 +29,21 @@ class Checkpoints:
 
     def __init__(self, workdir: Path):
         """Opens `workdir/checkpoints`, which may not exist yet."""
-        keep = _policies.AnyPreservationPolicy(
+        policies = _training.preservation_policies
+        keep = policies.AnyPreservationPolicy(
             [
-                _policies.LatestN(1),
-                _policies.BestN(
+                policies.LatestN(1),
+                policies.BestN(
                     get_metric_fn=lambda metrics: metrics["accuracy"],
                     n=1,
                     keep_checkpoints_without_metrics=False,
                 ),
             ]
         )
-        self._checkpointer = ocp.training.Checkpointer(
+        self._checkpointer = _training.Checkpointer(
             (workdir / "checkpoints").absolute(),
             preservation_policy=keep,
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            save_decision_policy=_training.save_decision_policies.FixedIntervalPolicy(1),
             cleanup_tmp_directories=True,
         )
         self._saving: Any = None
@@ -89,7 +91,7 @@ class Checkpoints:
 
     def note(self, step: int) -> dict[str, Any]:
         """Returns the note saved with a step."""
-        return dict(self._checkpointer.metadata(step).custom_metadata or {})
+        return dict(self._checkpointer.metadata(step).custom_metadata)
 
     def load(self, step: int, like: TrainState, sharding: Sharding) -> TrainState:
         """Reads the state saved at a step onto devices.
@@ -146,8 +148,7 @@ def load_config(workdir: Path) -> ConfigDict:
     path = workdir / "config.json"
     if not path.is_file():
         raise UserError(f"{workdir} holds no run: there is no {path.name} in it")
-    config = ConfigDict(json.loads(path.read_text()))
-    return config
+    return ConfigDict(json.loads(path.read_text()))
 
 
 _MAY_CHANGE = (

@@ -171,7 +171,8 @@ def validate(config: ConfigDict) -> None:
 
     def value(path: str) -> Any:
         section, field = path.split(".")
-        return config[section][field]
+        fields: Any = config[section]
+        return fields[field]
 
     for path, allowed in _CHOICES.items():
         if value(path) not in allowed:

@@ -6,7 +6,10 @@ Training builds what it needs by itself; this is for doing it beforehand, and fo
 counts.
 """
 
+import contextlib
 import importlib
+import io
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from dmfer_jax import command
 from dmfer_jax.config import DATA_DIR, DATASETS
 from dmfer_jax.data import protocols, sources
 from dmfer_jax.labels import EXPRESSION_NAMES
-from dmfer_jax.reporting.console import print_table
+from dmfer_jax.reporting.console import duration, print_table
 
 
 def ensure_built(dataset: str, source: str, data_dir: str) -> Path:
@@ -44,10 +47,14 @@ def ensure_built(dataset: str, source: str, data_dir: str) -> Path:
     )
     folder = Path(builder.data_dir)
     if not folder.exists():
-        print(f"building {dataset} into {folder}")
+        print(f"Building the records of {dataset} in {folder} ...", flush=True)
+        began = time.monotonic()
         manual_dir = Path(source).expanduser() if source else None
         config = tfds.download.DownloadConfig(manual_dir=manual_dir)
-        builder.download_and_prepare(download_config=config)
+        tfds.disable_progress_bar()
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of downloads; there are none
+            builder.download_and_prepare(download_config=config)
+        print(f"... built in {duration(time.monotonic() - began)}")
         print_counts(folder)
     return folder
 
@@ -59,14 +66,10 @@ def print_counts(dataset_dir: Path, console: Console | None = None) -> None:
       dataset_dir: of `ensure_built`.
       console: where to print.
     """
-    import tensorflow_datasets as tfds
-
     console = console or Console(highlight=False)
-    builder = tfds.builder_from_directory(dataset_dir)
-    skip = {"image": tfds.decode.SkipDecoding()}
     fields = {
-        split: sources.read_fields(builder.as_data_source(split=split, decoders=skip))
-        for split in builder.info.splits
+        split: sources.read_fields(sources.open_records(dataset_dir, split))
+        for split in sources.split_names(dataset_dir)
     }
     if "votes_new" in next(iter(fields.values())):
         _print_protocols(console, fields)

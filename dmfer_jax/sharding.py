@@ -4,6 +4,8 @@ One device is the same code as many. Under `jit` a sum over a split batch is a s
 batch, so BatchNorm's statistics, centers and metrics need nothing more.
 """
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -11,9 +13,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from dmfer_jax.errors import UserError
 
 
-def make_mesh() -> Mesh:
-    """Returns a mesh of all devices with the one axis "data"."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns a mesh of these devices (all, unless given) with the one axis "data"."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

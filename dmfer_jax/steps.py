@@ -73,7 +73,7 @@ def make_train_step(
             "loss": loss,
             **parts,
             "accuracy": losses.masked_mean(correct.astype(jnp.float32), mask),
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
         }
         new_state = TrainState(
             step=state.step + 1,
@@ -104,7 +104,7 @@ def make_eval_step(model: Dmfer, mesh: Mesh) -> EvalStep:
     def step(
         variables: dict[str, Any], batch: Batch, totals: EvalTotals
     ) -> tuple[EvalTotals, jax.Array]:
-        outputs = model.apply(variables, augment.normalize(batch["image"]))
+        outputs: Any = model.apply(variables, augment.normalize(batch["image"]))
         entropy = losses.cross_entropy(outputs.logits, batch["target"])
         probabilities = jax.nn.softmax(outputs.logits)
         added = {

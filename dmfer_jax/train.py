@@ -91,7 +91,6 @@ def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.train.batch_size, "train.batch_size", mesh)
     sharding.check_batch_size(config.train.eval_batch_size, "train.eval_batch_size", mesh)
-    checkpoint.save_config(workdir, config)
     train_split = sources.load_split(dataset_dir, "train", config.data, train=True)
     valid_split = sources.load_split(dataset_dir, config.data.valid_split, config.data, train=False)
     per_epoch = pipeline.steps_per_epoch(train_split, config.train.batch_size)
@@ -100,6 +99,7 @@ def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
             f"config.train.batch_size is {config.train.batch_size}, more than the "
             f"{len(train_split)} training examples"
         )
+    checkpoint.save_config(workdir, config)
     epoch_ends = [int(epoch * per_epoch) for epoch in range(1, config.train.epochs + 1)]
     schedule = make_schedule(config, epoch_ends[-1])
     return Run(
@@ -216,12 +216,13 @@ def log_training(
     """Logs the means over some steps; the loop's one wait for the device."""
     rows = jax.device_get(waiting)
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    learning_rate: Any = run.schedule(step - 1)
     progress.update(step, epoch, loss=means["loss"], accuracy=means["accuracy"])
     log.write(
         step,
         kind="train",
         epoch=epoch,
-        learning_rate=float(run.schedule(step - 1)),
+        learning_rate=float(learning_rate),
         images_per_second=progress.images_per_second,
         **means,
     )

@@ -96,15 +96,7 @@ def load_split(dataset_dir: Path, name: str, options: ConfigDict, *, train: bool
     Raises:
       UserError: the build has no such split, or the protocol keeps none of its images.
     """
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder_from_directory(dataset_dir)
-    if name not in builder.info.splits:
-        raise UserError(
-            f"{dataset_dir} has no split '{name}'; it has {', '.join(builder.info.splits)}"
-        )
-    skip = {"image": tfds.decode.SkipDecoding()}
-    records: Any = builder.as_data_source(split=name, decoders=skip)
+    records = open_records(dataset_dir, name)
     fields = read_fields(records)
     protocol = (train and options.train_protocol) or options.protocol
     keep, labels, targets = _labels(fields, protocol)
@@ -135,6 +127,23 @@ def split_names(dataset_dir: Path) -> list[str]:
     import tensorflow_datasets as tfds
 
     return list(tfds.builder_from_directory(dataset_dir).info.splits)
+
+
+def open_records(dataset_dir: Path, name: str) -> Any:
+    """Returns the records of one split by position, their images as encoded bytes.
+
+    Raises:
+      UserError: the build has no such split.
+    """
+    import tensorflow_datasets as tfds
+
+    builder: Any = tfds.builder_from_directory(dataset_dir)
+    if name not in builder.info.splits:
+        raise UserError(
+            f"{dataset_dir} has no split '{name}'; it has {', '.join(builder.info.splits)}"
+        )
+    # TFDS would decode otherwise with or without cv2 installed; see data/images.py.
+    return builder.as_data_source(split=name, decoders={"image": tfds.decode.SkipDecoding()})
 
 
 def read_fields(records: Any) -> dict[str, np.ndarray]:

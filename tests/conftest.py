@@ -1,0 +1,66 @@
+"""Four virtual devices for every test, each program compiled once, and a tiny run to look at."""
+
+import tempfile
+from pathlib import Path
+
+import jax
+import pytest
+from ml_collections import ConfigDict
+
+from dmfer_jax import config as configs
+from dmfer_jax.prepare import ensure_built
+
+# Before any device is touched. Sharded code is the same for 1 and many devices, so tests use many.
+jax.config.update("jax_num_cpu_devices", 4)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_once():
+    """Several tests start the same training; they share its compiled step."""
+    with tempfile.TemporaryDirectory() as folder:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        yield
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds the records of the tiny embedded faces."""
+    folder = tmp_path_factory.mktemp("records")
+    ensure_built("synthetic_faces/tiny", "", str(folder))
+    return folder
+
+
+@pytest.fixture
+def tiny_config(data_dir: Path) -> ConfigDict:
+    """An experiment of seconds, for a test to change."""
+    return make_tiny_config(data_dir)
+
+
+@pytest.fixture(scope="session")
+def finished(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """A finished run of the tiny experiment: its folder and its report."""
+    from dmfer_jax import train
+
+    workdir = tmp_path_factory.mktemp("finished")
+    return workdir, train.train(make_tiny_config(data_dir), workdir)
+
+
+def make_tiny_config(data_dir: Path) -> ConfigDict:
+    """Returns a very narrow network on a few dozen drawn faces of 32 pixels."""
+    config = configs.get_config()
+    config.data.dataset = "synthetic_faces/tiny"
+    config.data.data_dir = str(data_dir)
+    config.data.image_size = 32
+    config.data.test_splits = ("test", "test_occlusion", "test_pose")
+    config.model.stem = "small"
+    config.model.stem_stride = 2
+    config.model.width = 0.125
+    config.model.embedding = 16
+    config.model.heads = 2
+    config.optimizer.ema_decay = 0.9
+    config.train.epochs = 2
+    config.train.batch_size = 8
+    config.train.eval_batch_size = 12
+    config.train.log_every = 2
+    return config

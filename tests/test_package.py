@@ -1,0 +1,128 @@
+"""The package as a user meets it: commands, their errors, and what is imported."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments: str, folder: Path, status: int = 0, **environment: str):
+    """Runs Python in a folder and returns the finished process."""
+    process = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == status, process.stdout + process.stderr
+    return process
+
+
+def test_importing_the_package_pulls_in_nothing_heavy(tmp_path):
+    code = "import dmfer_jax, dmfer_jax.labels, sys; print([m for m in sys.modules])"
+    modules = run("-c", code, folder=tmp_path).stdout
+    assert not [name for name in ("jax", "numpy", "tensorflow", "torch") if f"'{name}'" in modules]
+
+
+def test_no_module_imports_tensorflow_or_torch(tmp_path):
+    code = """
+import importlib, pkgutil, sys, dmfer_jax, data_builders
+for package in (dmfer_jax, data_builders):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+print(sorted({"tensorflow", "torch", "sklearn"} & set(sys.modules)))
+"""
+    assert run("-c", code, folder=tmp_path).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--config=configs/synthetic.py", "--config.train.epocs=3"], 'Did you mean "epochs"'),
+        (["--config=configs/synthetic.py", "--config.modle.width=1"], 'Did you mean "model"'),
+        (["--config=configs/synthetic.py", "--config.train.epochs=many"], "config.train.epochs"),
+        (["--config=configs/synthetic.py", "--config.model.stem=big"], "'imagenet', 'small'"),
+        (["--config=configs/nothing.py"], "configs/ferplus.py"),
+        (["--config=configs/synthetic.py", "--wrokdir=x"], "Did you mean: workdir"),
+        (["--config=configs/synthetic.py", "train.epochs=3"], "flags look like --name=value"),
+        ([], "--config"),
+    ],
+)
+def test_wrong_flag_is_one_plain_line(tmp_path, arguments, expected):
+    process = run("-m", "dmfer_jax.train", *arguments, folder=tmp_path, status=2)
+    assert expected in process.stderr
+    assert process.stderr.startswith("error: ")
+    assert "Traceback" not in process.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_ferplus_without_files_says_what_to_get_and_leaves_nothing(tmp_path):
+    data_dir = tmp_path / "records"
+    process = run(
+        "-m",
+        "dmfer_jax.train",
+        "--config=configs/ferplus_cpu.py",
+        f"--config.data.source={tmp_path / 'nowhere'}",
+        f"--config.data.data_dir={data_dir}",
+        folder=tmp_path,
+        status=2,
+    )
+    assert "error: " in process.stderr
+    assert "nowhere" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_evaluate_ends_with_one_line_of_json(finished, tmp_path):
+    workdir, report = finished
+    process = run(
+        "-m",
+        "dmfer_jax.evaluate",
+        f"--workdir={workdir}",
+        "--checkpoint=best",
+        "--splits=valid,test",
+        folder=tmp_path,
+        JAX_NUM_CPU_DEVICES="1",
+    )
+    line = json.loads(process.stdout.splitlines()[-1])
+    expected = report["checkpoints"]["best"]["splits"]["test"]["accuracy"]
+    assert f"{expected:.4f}"[:6] in json.dumps(line)
+    assert (workdir / "evaluation" / "best_valid_test.json").is_file()
+
+
+def test_wheel_holds_builders_and_configs_and_works_from_another_folder(tmp_path):
+    run("-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), folder=ROOT)
+    (wheel,) = tmp_path.glob("*.whl")
+    installed = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    names = {str(path.relative_to(installed)) for path in installed.rglob("*")}
+    assert "dmfer_jax/configs/ferplus.py" in names
+    assert "data_builders/ferplus/ferplus_dataset_builder.py" in names
+    assert "data_builders/ferplus/CITATIONS.bib" in names
+
+    code = """
+import sys
+sys.path = [p for p in sys.path if "__editable__" not in p]
+sys.meta_path = [f for f in sys.meta_path if "editable" not in str(f).lower()]
+sys.path.insert(0, sys.argv[1])
+import dmfer_jax.config
+assert dmfer_jax.__file__.startswith(sys.argv[1]), dmfer_jax.__file__
+config = dmfer_jax.config.load_config("configs/ferplus_cpu.py")
+dmfer_jax.config.validate(config)
+from data_builders.synthetic_faces.synthetic_faces_dataset_builder import Builder
+Builder(config="tiny", data_dir=sys.argv[2], file_format="array_record").download_and_prepare()
+print("built")
+"""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    process = run("-c", code, str(installed), str(tmp_path / "data"), folder=empty)
+    assert process.stdout.splitlines()[-1] == "built"

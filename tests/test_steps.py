@@ -1,0 +1,150 @@
+"""The training and the evaluation step."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from dmfer_jax import config as configs
+from dmfer_jax import sharding, state, steps
+from dmfer_jax.optimizer import make_optimizer, make_schedule
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+def batch_of(config: ConfigDict, size: int, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    side, channels = config.data.image_size, config.data.channels
+    labels = rng.integers(0, 7, size)  # the last class is absent
+    return {
+        "image": rng.integers(0, 256, (size, side, side, channels), dtype=np.uint8),
+        "target": np.eye(8, dtype=np.float32)[labels],
+        "label": labels.astype(np.int32),
+    }
+
+
+def set_up(config: ConfigDict, devices=None):
+    """Returns mesh, model, fresh state and training step."""
+    mesh = sharding.make_mesh(devices)
+    model = state.make_model(config, 8)
+    optimizer = make_optimizer(config.optimizer, make_schedule(config, 10))
+    init = jax.jit(
+        lambda: state.init_state(config, model, optimizer),
+        out_shardings=sharding.replicated(mesh),
+    )
+    return mesh, model, init(), steps.make_train_step(config, model, optimizer, mesh)
+
+
+def test_one_device_and_four_give_the_same_state(tiny_config):
+    tiny_config.model.dropout = 0.2
+    tiny_config.optimizer.warmup_epochs = 0.0  # else the first step has a rate of 0
+    results = []
+    for count in (1, 4):
+        mesh, _, train_state, train_step = set_up(tiny_config, jax.devices()[:count])
+        batch = batch_of(tiny_config, 8)
+        train_state, scalars = train_step(train_state, sharding.put_batch(batch, mesh))
+        results.append(jax.device_get((train_state, scalars)))
+    one, four = results
+    # Sums over the batch are added in another order: equal to float32's rounding, not to the bit.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), one, four)
+    fresh = jax.device_get(set_up(tiny_config)[2])
+    for part in ("params", "batch_stats", "centers", "ema"):
+        changed = jax.tree.map(
+            lambda a, b: float(np.abs(a - b).max()), getattr(fresh, part), getattr(four[0], part)
+        )
+        assert max(jax.tree.leaves(changed)) > 1e-3, part
+
+
+def test_steps_learn_a_batch_by_heart_in_one_trace_and_reuse_the_state(tiny_config):
+    tiny_config.optimizer.warmup_epochs = 0.0
+    tiny_config.optimizer.learning_rate = 1.0
+    mesh, _, train_state, train_step = set_up(tiny_config)
+    batch = batch_of(tiny_config, 8)
+    losses = []
+    for _ in range(8):
+        before = train_state
+        train_state, scalars = train_step(train_state, sharding.put_batch(batch, mesh))
+        losses.append(float(scalars["cross_entropy"]))
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
+    assert min(losses[4:]) < 0.7 * losses[0]
+    assert int(train_state.step) == 8
+    assert train_step._cache_size() == 1  # type: ignore[attr-defined]
+
+
+def test_state_centers_move_for_the_classes_present_only(tiny_config):
+    mesh, _, train_state, train_step = set_up(tiny_config)
+    before = np.asarray(train_state.centers)
+    batch = batch_of(tiny_config, 8)
+    present = np.unique(batch["label"])
+    absent = np.setdiff1d(np.arange(8), present)
+    train_state, _ = train_step(train_state, sharding.put_batch(batch, mesh))
+    after = np.asarray(train_state.centers)
+    np.testing.assert_array_equal(after[absent], before[absent])
+    assert (np.abs(after[present] - before[present]).max(axis=1) > 1e-3).all()
+    np.testing.assert_allclose(np.linalg.norm(after, axis=1), 1.0, rtol=1e-5)
+
+
+def test_learned_centers_are_parameters_and_get_a_gradient(tiny_config):
+    tiny_config.loss.centers = "learned"
+    tiny_config.loss.name = "center_cosine_island"
+    tiny_config.optimizer.warmup_epochs = 0.0
+    mesh, _, train_state, train_step = set_up(tiny_config)
+    assert train_state.centers is None
+    before = np.asarray(train_state.class_centers())
+    batch = sharding.put_batch(batch_of(tiny_config, 8), mesh)
+    train_state, _ = train_step(train_state, batch)
+    after = np.asarray(train_state.class_centers())
+    assert (np.abs(after - before).max(axis=1) > 0).all()  # absent ones too: they are repelled
+
+
+def test_no_center_loss_leaves_no_centers(tiny_config):
+    tiny_config.loss.name = "none"
+    shapes = jax.eval_shape(lambda: set_up(tiny_config)[2])
+    assert shapes.class_centers() is None
+
+
+def test_evaluation_counts_unmasked_examples_and_first_ones_apart(tiny_config):
+    mesh, model, train_state, _ = set_up(tiny_config)
+    eval_step = steps.make_eval_step(model, mesh)
+    batch = batch_of(tiny_config, 12)
+    batch["mask"] = np.array([1] * 9 + [0] * 3, np.float32)
+    batch["first"] = np.array([1] * 5 + [0] * 7, np.float32)
+    totals, probabilities = eval_step(
+        train_state.eval_variables(), sharding.put_batch(batch, mesh), steps.empty_totals(8)
+    )
+    probabilities = np.asarray(probabilities)
+    assert probabilities.shape == (12, 8)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-5)
+    correct = probabilities.argmax(axis=1) == batch["label"]
+    for name, count in (("all", 9), ("first", 5)):
+        confusion = np.asarray(totals[name].confusion)
+        assert confusion.sum() == count
+        assert np.trace(confusion) == correct[:count].sum()
+    expected = -np.log(probabilities[np.arange(9), batch["label"][:9]]).sum()
+    np.testing.assert_allclose(float(totals["all"].loss_sum), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_builds_and_traces_a_step(path):
+    config = configs.load_config(str(path))
+    configs.validate(config)
+    mesh = sharding.make_mesh()
+    model = state.make_model(config, 8)
+    optimizer = make_optimizer(config.optimizer, make_schedule(config, 100))
+    train_step = steps.make_train_step(config, model, optimizer, mesh)
+    fresh = jax.eval_shape(lambda: state.init_state(config, model, optimizer))
+    size, side = config.train.batch_size, config.data.image_size
+    batch = {
+        "image": jax.ShapeDtypeStruct((size, side, side, config.data.channels), jnp.uint8),
+        "target": jax.ShapeDtypeStruct((size, 8), jnp.float32),
+    }
+    after, scalars = jax.eval_shape(train_step, fresh, batch)
+    assert jax.tree.structure(after) == jax.tree.structure(fresh)
+    # Were a type to change, the second step would be traced anew.
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), fresh
+    )
+    assert all(value.shape == () for value in scalars.values())

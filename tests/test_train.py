@@ -1,0 +1,170 @@
+"""Training from beginning to end, interrupted and not, on a tiny experiment."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from dmfer_jax import checkpoint, evaluate, sharding, state, train
+from dmfer_jax.data import pipeline
+from dmfer_jax.errors import UserError
+from dmfer_jax.optimizer import make_optimizer
+from dmfer_jax.reporting.writers import read_jsonl
+
+TOTAL_STEPS = 12  # 48 faces, 2 epochs, batches of 8
+
+
+def saved_state(workdir: Path, which: str = "last"):
+    """Returns a checkpoint's state as NumPy arrays."""
+    config = checkpoint.load_config(workdir)
+    model = state.make_model(config, 8)
+    optimizer = make_optimizer(config.optimizer, lambda count: 0.0 * count)
+    like = jax.eval_shape(lambda: state.init_state(config, model, optimizer))
+    with checkpoint.Checkpoints(workdir) as checkpoints:
+        step = checkpoints.step(which)
+        assert step is not None
+        loaded = checkpoints.load(step, like, sharding.replicated(sharding.make_mesh()))
+    return jax.device_get(loaded)
+
+
+def send_signal_before_step(monkeypatch, step: int, number: signal.Signals):
+    """Makes the process get a signal while it fetches the batch of a step."""
+    honest = pipeline.train_batches
+
+    def interrupted(*args, start_step=0, **kwargs):
+        batches = honest(*args, start_step=start_step, **kwargs)
+        for count, batch in enumerate(batches, start=start_step + 1):
+            if count == step:
+                os.kill(os.getpid(), number)
+            yield batch
+
+    monkeypatch.setattr(pipeline, "train_batches", interrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_resumed_run_equals_uninterrupted_run(
+    tiny_config, finished, tmp_path, monkeypatch, capsys, number
+):
+    whole, whole_report = finished
+    halves = tmp_path / "halves"
+    with monkeypatch.context() as patch:
+        send_signal_before_step(patch, 5, number)
+        with pytest.raises(SystemExit) as stopped:
+            train.train(tiny_config, halves)
+    assert stopped.value.code == 128 + number
+    assert "Saved at step 5 of 12; the same command goes on from there." in capsys.readouterr().out
+
+    report = train.train(tiny_config, halves)
+    assert "going on from step 5 of 12" in capsys.readouterr().out
+    jax.tree.map(np.testing.assert_array_equal, saved_state(whole), saved_state(halves))
+    assert report["checkpoints"] == whole_report["checkpoints"]
+    # The interrupted run has a line more, at the step it was saved at; evaluations are the same.
+    evaluations = [
+        [row for row in read_jsonl(folder / "metrics.jsonl") if row["kind"] == "eval"]
+        for folder in (whole, halves)
+    ]
+    assert evaluations[0] == evaluations[1]
+    steps = [row["step"] for row in read_jsonl(halves / "metrics.jsonl") if row["kind"] == "train"]
+    assert steps == [2, 4, 5, 6, 8, 10, 12]
+
+
+def test_run_leaves_a_report_that_says_what_was_done(tiny_config, finished):
+    workdir, report = finished
+    assert json.loads((workdir / "report.json").read_text()) == json.loads(json.dumps(report))
+    assert report["dataset"] == "synthetic_faces/tiny"
+    assert report["seed"] == 0
+    assert report["train"]["steps"] == TOTAL_STEPS
+    for name in ("last", "best"):
+        entry = report["checkpoints"][name]
+        assert list(entry["splits"]) == ["valid", "test", "test_occlusion", "test_pose"]
+        assert all(summary["examples"] == 16 for summary in entry["splits"].values())
+        assert np.shape(entry["centers"]["cosines"]) == (8, 8)
+    assert report["checkpoints"]["last"]["step"] == TOTAL_STEPS
+    assert str(workdir) not in json.dumps(report)
+
+
+def test_best_epoch_is_the_one_of_highest_validation_accuracy(finished):
+    workdir, report = finished
+    rows = [row for row in read_jsonl(workdir / "metrics.jsonl") if row["kind"] == "eval"]
+    assert {row["split"] for row in rows} == {"valid"}  # no test split is looked at in between
+    assert [row["step"] for row in rows] == [6, 12]
+    best = max(rows, key=lambda row: (row["accuracy"], row["step"]))
+    assert report["checkpoints"]["best"]["step"] == best["step"]
+    found = report["checkpoints"]["best"]["splits"]["valid"]["accuracy"]
+    assert found == pytest.approx(best["accuracy"])
+
+
+def test_run_leaves_figures_and_logs(finished):
+    workdir, _ = finished
+    figures = sorted(path.name for path in (workdir / "figures").iterdir())
+    assert "training.png" in figures
+    assert any("test_occlusion_confusion" in name for name in figures)
+    for name in figures:
+        with Image.open(workdir / "figures" / name) as picture:
+            assert min(picture.size) > 300
+    assert list((workdir / "tensorboard").iterdir())
+
+
+def test_finished_run_started_again_only_reports(tiny_config, finished, monkeypatch):
+    workdir, report = finished
+    before = saved_state(workdir)
+    again = train.train(tiny_config, workdir)
+    assert again["checkpoints"] == report["checkpoints"]
+    jax.tree.map(np.testing.assert_array_equal, before, saved_state(workdir))
+
+
+def test_evaluation_of_a_checkpoint_repeats_the_report(finished):
+    workdir, report = finished
+    again = evaluate.evaluate(workdir, "last", ["test_pose"])
+    expected = report["checkpoints"]["last"]["splits"]["test_pose"]
+    assert again["checkpoints"]["last"]["splits"]["test_pose"] == expected
+
+
+def test_another_config_in_the_same_folder_is_refused_by_field(tiny_config, finished):
+    workdir, _ = finished
+    tiny_config.loss.margin = 0.3
+    tiny_config.train.log_every = 7  # may change
+    with pytest.raises(UserError, match=r"loss\.margin was 0\.2 and is 0\.3") as refused:
+        train.train(tiny_config, workdir)
+    assert "log_every" not in str(refused.value)
+
+
+def test_missing_test_splits_are_named_and_not_scored(tiny_config, tmp_path):
+    tiny_config.train.epochs = 1
+    tiny_config.data.test_splits = ("test", "test_of_tomorrow")
+    report = train.train(tiny_config, tmp_path)
+    assert report["not_scored"] == ["test_of_tomorrow"]
+    assert list(report["checkpoints"]["last"]["splits"]) == ["valid", "test"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("batch_size", 49, "49, which cannot be split evenly over 4 devices"),
+        ("batch_size", 64, "more than the 48 training examples"),
+        ("eval_batch_size", 10, "eval_batch_size is 10"),
+    ],
+)
+def test_batch_that_cannot_be_is_refused_before_a_run_begins(
+    tiny_config, tmp_path, field, value, message
+):
+    tiny_config.train[field] = value
+    with pytest.raises(UserError, match=message):
+        train.train(tiny_config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluating_where_there_is_no_run_says_so(tmp_path):
+    with pytest.raises(UserError, match="holds no run"):
+        evaluate.evaluate(tmp_path, "last", ["valid"])
+
+
+def test_evaluating_a_split_that_is_not_there_names_those_that_are(finished):
+    workdir, _ = finished
+    with pytest.raises(UserError, match=r"no split 'tset'; it has .*test_pose"):
+        evaluate.evaluate(workdir, "last", ["tset"])
