@@ -5,13 +5,14 @@ log line. So each log is told on opening from which step the run goes on and for
 after: the steps are done again and logged again, and the log reads as if nothing had happened.
 """
 
-import importlib.util
 import json
 import numbers
 import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from tensorboardX import SummaryWriter
 
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import plain_json
@@ -85,19 +86,9 @@ class TensorBoardLog:
     Args:
       folder: where the event files go.
       resume_step: as in `JsonlLog`; TensorBoard is told to hide what older files hold beyond it.
-
-    Raises:
-      UserError: tensorboardX is not installed.
     """
 
     def __init__(self, folder: str | os.PathLike[str], resume_step: int):
-        if not tensorboard_is_installed():
-            raise UserError(
-                "Writing TensorBoard files needs the package tensorboardX, which is not installed. "
-                "Run: pip install 'dmfer-jax[tensorboard]'"
-            )
-        from tensorboardX import SummaryWriter
-
         self._writer = SummaryWriter(
             logdir=os.fspath(folder), purge_step=resume_step + 1, flush_secs=30
         )
@@ -120,15 +111,10 @@ class TensorBoardLog:
         self._writer.close()
 
 
-def tensorboard_is_installed() -> bool:
-    """Tells whether `TensorBoardLog` can be used."""
-    return importlib.util.find_spec("tensorboardX") is not None
-
-
 class RunLog:
     """Both logs of a run, as a context manager.
 
-    Writes `workdir/metrics.jsonl`, and `workdir/tensorboard/` where tensorboardX is installed.
+    Writes `workdir/metrics.jsonl` and `workdir/tensorboard/`.
 
     Args:
       workdir: the folder of the run.
@@ -137,11 +123,10 @@ class RunLog:
 
     def __init__(self, workdir: str | os.PathLike[str], resume_step: int):
         workdir = Path(workdir)
-        self._logs: list[JsonlLog | TensorBoardLog] = [
-            JsonlLog(workdir / "metrics.jsonl", resume_step)
-        ]
-        if tensorboard_is_installed():
-            self._logs.append(TensorBoardLog(workdir / "tensorboard", resume_step))
+        self._logs = (
+            JsonlLog(workdir / "metrics.jsonl", resume_step),
+            TensorBoardLog(workdir / "tensorboard", resume_step),
+        )
 
     def write(self, step: int, kind: str, **values: Any) -> None:
         """Adds one row.

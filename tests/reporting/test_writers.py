@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting.writers import JsonlLog, RunLog, read_jsonl, tensorboard_is_installed
+from dmfer_jax.reporting.writers import JsonlLog, RunLog, read_jsonl
 
 
 def log_steps(path, resume_step, steps):
@@ -94,7 +94,6 @@ def test_run_log_writes_rows_with_kind_and_step(tmp_path):
     ]
 
 
-@pytest.mark.skipif(not tensorboard_is_installed(), reason="needs tensorboardX")
 def test_tensorboard_has_the_scalars_and_hides_steps_beyond_the_resumed_one(tmp_path):
     with RunLog(tmp_path, 3) as log:
         log.write(4, "train", epoch=1, loss=0.5, note="no curve")
