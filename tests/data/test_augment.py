@@ -36,10 +36,10 @@ def warp(images: np.ndarray, **strengths: float) -> np.ndarray:
     return np.asarray(_warp(jax.random.key(0), images, **{**off, **strengths}))
 
 
-def erase(probability: float, area: tuple[float, float] = (0.1, 0.3)) -> np.ndarray:
+def erase(probability: float, area: tuple[float, float] = (0.1, 0.3), seed: int = 0) -> np.ndarray:
     """Erases in black images."""
     black = np.zeros((N, SIDE, SIDE, 1), np.float32)
-    return np.asarray(_erase(jax.random.key(0), black, probability, area))
+    return np.asarray(_erase(jax.random.key(seed), black, probability, area))
 
 
 def noise(channels: int = 1) -> np.ndarray:
@@ -139,13 +139,15 @@ def test_rotation_turns_a_dot_about_the_center_and_keeps_its_distance():
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), np.linalg.norm(start), atol=0.3)
 
 
-def test_rotation_turns_faces_as_rigid_bodies():
-    # The far corners of a turned square stay a right angle apart.
-    right = centroids(warp(dots(8, 13), rotation=45.0))
-    below = centroids(warp(dots(13, 7), rotation=45.0))
-    cosines = np.sum(right * below, axis=1) / np.linalg.norm(right, axis=1)
-    cosines /= np.linalg.norm(below, axis=1)
-    np.testing.assert_allclose(cosines, 0, atol=0.1)
+def test_rotation_and_scale_together_keep_angles_and_proportions():
+    # The same key turns both images of dots alike: one right of the center, one below it.
+    right, below = (
+        centroids(warp(dots(*at), rotation=45.0, scale=0.3)) for at in ((8, 12), (12, 7))
+    )
+    lengths = np.linalg.norm(right, axis=1), np.linalg.norm(below, axis=1)
+    cosines = np.sum(right * below, axis=1) / (lengths[0] * lengths[1])
+    np.testing.assert_allclose(cosines, 0, atol=0.12)
+    np.testing.assert_allclose(lengths[0], lengths[1], rtol=0.12)
 
 
 def test_scale_moves_a_dot_along_its_ray_by_at_most_the_strength():
@@ -209,11 +211,14 @@ def test_certain_erasing_fills_a_rectangle_of_the_area_asked_for():
     assert inside.std() == pytest.approx(np.sqrt(1 / 12), rel=0.05)  # uniform noise
 
 
-def test_erasing_reaches_the_first_and_the_last_row_and_column():
-    changed = erase(1.0, (0.4, 0.6)).max(axis=(0, 3)) > 0
-    rows, columns = changed.any(axis=1), changed.any(axis=0)
-    assert rows[[0, -1]].all()
-    assert columns[[0, -1]].all()
+def test_erasing_reaches_the_first_row_and_column_as_often_as_the_last():
+    # A rectangle this small fits in between, so only where it is put decides.
+    changed = np.concatenate([erase(1.0, (0.1, 0.1), seed) > 0 for seed in range(12)])[..., 0]
+    rows, columns = changed.any(axis=2).sum(axis=0), changed.any(axis=1).sum(axis=0)
+    for first, last in (rows[[0, -1]], columns[[0, -1]]):
+        # About 5 % of 384 images each: 20, with a standard deviation of 4.
+        assert 5 <= first <= 40
+        assert 5 <= last <= 40
 
 
 def test_erasing_of_one_half_spares_about_half_of_the_images():

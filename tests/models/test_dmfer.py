@@ -145,24 +145,39 @@ def test_prediction_of_an_image_does_not_depend_on_the_rest_of_the_batch(
     assert np.abs(found.logits[1] - expected.logits[1]).max() > 1e-3
 
 
-def test_every_parameter_receives_gradient(variables, images):
+@pytest.fixture(scope="module")
+def train() -> Any:
+    """Gradient with respect to the parameters, and outputs, with dropout; takes a key for it."""
     model: Any = tiny(dropout=0.5)
 
-    def loss(params: Any) -> Any:
+    def loss(params: Any, batch_stats: Any, images: Any, key: Any) -> Any:
         outputs, _ = model.apply(
-            {**variables, "params": params},
+            {"params": params, "batch_stats": batch_stats},
             images,
             train=True,
             mutable=["batch_stats"],
-            rngs={"dropout": jax.random.key(0)},
+            rngs={"dropout": key},
         )
         return jnp.sum(jax.nn.log_softmax(outputs.logits)[:, 0]), outputs
 
-    grads, outputs = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+    return jax.jit(jax.grad(loss, has_aux=True))
+
+
+def test_every_parameter_receives_gradient(variables, images, train):
+    grads, _ = train(variables["params"], variables["batch_stats"], images, jax.random.key(0))
     for path, grad in jax.tree_util.tree_leaves_with_path(grads):
         assert np.abs(grad).max() > 0, jax.tree_util.keystr(path)
-    # Dropout acts behind the embedding: the centers are learned from all of it.
-    assert (np.asarray(outputs.embedding) != 0).all()
+
+
+def test_dropout_acts_on_the_logits_and_not_on_the_embedding(variables, images, train):
+    # The centers are learned from all of the embedding.
+    (_, a), (_, b) = (
+        train(variables["params"], variables["batch_stats"], images, jax.random.key(seed))
+        for seed in range(2)
+    )
+    assert np.abs(a.logits - b.logits).max() > 1e-3
+    np.testing.assert_array_equal(a.embedding, b.embedding)
+    assert (np.asarray(a.embedding) != 0).all()
 
 
 def test_bfloat16_agrees_with_float32(variables, images, predict):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dmfer_jax.models.resnet import BACKBONES, Block, ConvNorm, ResNet, conv
+from tests.models.variables import draw_variables
 
 
 def trace(model: ResNet, size: int, channels: int = 3) -> tuple[Any, Any]:
@@ -142,8 +143,21 @@ def test_batch_norm_has_pytorchs_momentum_and_epsilon():
 
 
 @pytest.mark.parametrize("bottleneck", [False, True])
-def test_block_starts_as_the_identity(bottleneck):
+def test_block_whose_branch_is_silent_is_the_identity(bottleneck):
     x = np.random.default_rng(0).random((2, 4, 4, 32), np.float32)  # as behind a ReLU
     block = Block(8 if bottleneck else 32, bottleneck=bottleneck)
-    y, _ = jax.jit(functools.partial(block.init_with_output, train=True))(jax.random.key(1), x)
-    np.testing.assert_array_equal(y, x)
+    variables = draw_variables(block, x, train=False)
+    last = variables["params"]["conv3" if bottleneck else "conv2"]["norm"]
+    apply: Any = jax.jit(functools.partial(block.apply, train=False))
+    assert np.abs(apply(variables, x) - x).max() > 0.1
+    last["scale"] = last["bias"] = np.zeros(32, np.float32)
+    np.testing.assert_array_equal(apply(variables, x), x)
+
+
+def test_every_batch_norm_of_a_block_starts_at_scale_one_and_bias_zero():
+    x = np.zeros((1, 4, 4, 8), np.float32)
+    init: Any = jax.jit(functools.partial(Block(8, 2).init, train=True))
+    params = init(jax.random.key(0), x)["params"]
+    for layer in params.values():
+        assert (layer["norm"]["scale"] == 1).all()
+        assert not layer["norm"]["bias"].any()
