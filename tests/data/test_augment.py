@@ -100,10 +100,11 @@ def test_flip_of_one_half_mirrors_about_half_of_the_images():
     assert 6 <= mirrored.sum() <= 26
 
 
-def dots(y: int, x: int) -> np.ndarray:
-    images = np.zeros((N, SIDE, SIDE, 1), np.float32)
-    images[:, y, x] = 1
-    return images
+def dots(y: float, x: float) -> np.ndarray:
+    """Images of one soft dot; a single pixel's centroid would jump between the sampled points."""
+    along = np.arange(SIDE, dtype=np.float32)
+    dot = np.exp(-(np.square(along[:, None] - y) + np.square(along - x)) / 2)
+    return np.tile(dot[:, :, None], (N, 1, 1, 1))
 
 
 def centroids(images: np.ndarray) -> np.ndarray:
@@ -113,9 +114,12 @@ def centroids(images: np.ndarray) -> np.ndarray:
     return np.stack([weights.sum(axis=2) @ along, weights.sum(axis=1) @ along], axis=1)
 
 
+CENTER = (SIDE - 1) / 2
+
+
 def test_shift_moves_a_dot_by_at_most_the_share_of_the_side():
-    moved = centroids(warp(dots(7, 8), shift=0.2)) - centroids(dots(7, 8))
-    assert np.abs(moved).max() <= 0.2 * SIDE + 1e-3
+    moved = centroids(warp(dots(CENTER, CENTER), shift=0.2))
+    assert np.abs(moved).max() <= 0.2 * SIDE
     # Both ways, on both axes, and not in step with each other.
     assert (moved.max(axis=0) > 0.1 * SIDE).all()
     assert (moved.min(axis=0) < -0.1 * SIDE).all()
@@ -130,32 +134,31 @@ def test_shift_repeats_the_edge():
 
 
 def test_rotation_turns_a_dot_about_the_center_and_keeps_its_distance():
-    # 5.5 pixels right of the center line and half a pixel above it.
-    start, found = centroids(dots(7, 13))[0], centroids(warp(dots(7, 13), rotation=30.0))
-    angles = np.rad2deg(np.arctan2(*found.T) - np.arctan2(*start))
-    assert np.abs(angles).max() <= 30 + 2  # bilinear sampling moves a centroid a little
-    assert angles.max() > 15
-    assert angles.min() < -15
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), np.linalg.norm(start), atol=0.3)
+    down, right = centroids(warp(dots(CENTER, CENTER + 4), rotation=30.0)).T
+    angles = np.rad2deg(np.arctan2(down, right))
+    assert -30 <= angles.min() < -15
+    assert 15 < angles.max() <= 30
+    np.testing.assert_allclose(np.hypot(down, right), 4, atol=0.02)
+
+
+def test_scale_moves_a_dot_along_its_ray_by_at_most_the_strength():
+    down, right = centroids(warp(dots(CENTER, CENTER + 4), scale=0.3)).T
+    np.testing.assert_allclose(down, 0, atol=1e-4)
+    assert 0.7 - 0.01 <= right.min() / 4 < 0.8
+    assert 1.2 < right.max() / 4 <= 1.3 + 0.01
 
 
 def test_rotation_and_scale_together_keep_angles_and_proportions():
     # The same key turns both images of dots alike: one right of the center, one below it.
-    right, below = (
-        centroids(warp(dots(*at), rotation=45.0, scale=0.3)) for at in ((8, 12), (12, 7))
-    )
-    lengths = np.linalg.norm(right, axis=1), np.linalg.norm(below, axis=1)
-    cosines = np.sum(right * below, axis=1) / (lengths[0] * lengths[1])
-    np.testing.assert_allclose(cosines, 0, atol=0.12)
-    np.testing.assert_allclose(lengths[0], lengths[1], rtol=0.12)
-
-
-def test_scale_moves_a_dot_along_its_ray_by_at_most_the_strength():
-    start, found = centroids(dots(7, 11))[0], centroids(warp(dots(7, 11), scale=0.3))
-    factors = np.linalg.norm(found, axis=1) / np.linalg.norm(start)
-    # A sampled dot's centroid is off by up to a fifth of a pixel, of 3.5.
-    assert 0.7 - 0.06 <= factors.min() < 0.85
-    assert 1.15 < factors.max() <= 1.3 + 0.06
+    right = centroids(warp(dots(CENTER, CENTER + 4), rotation=45.0, scale=0.3))
+    below = centroids(warp(dots(CENTER + 4, CENTER), rotation=45.0, scale=0.3))
+    np.testing.assert_allclose(np.sum(right * below, axis=1), 0, atol=1e-3)
+    lengths = np.linalg.norm(right, axis=1)
+    np.testing.assert_allclose(np.linalg.norm(below, axis=1), lengths, rtol=1e-3)
+    assert abs(np.corrcoef(np.arctan2(*right.T), lengths)[0, 1]) < 0.6  # drawn apart
+    # The scale is the same with a rotation as without one.
+    unturned = centroids(warp(dots(CENTER, CENTER + 4), scale=0.3))
+    np.testing.assert_allclose(lengths, np.linalg.norm(unturned, axis=1), rtol=0.03)
 
 
 def test_brightness_adds_one_number_to_each_image_within_the_strength():

@@ -156,7 +156,7 @@ def test_block_whose_branch_is_silent_is_the_identity(bottleneck):
 
 def test_every_batch_norm_of_a_block_starts_at_scale_one_and_bias_zero():
     x = np.zeros((1, 4, 4, 8), np.float32)
-    init: Any = jax.jit(functools.partial(Block(8, 2).init, train=True))
+    init: Any = jax.jit(functools.partial(Block(8).init, train=True))
     params = init(jax.random.key(0), x)["params"]
     for layer in params.values():
         assert (layer["norm"]["scale"] == 1).all()
