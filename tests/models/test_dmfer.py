@@ -1,5 +1,6 @@
 """The whole network: its shapes, its parameters under every ablation, and what it keeps apart."""
 
+import functools
 import math
 from typing import Any
 
@@ -12,6 +13,9 @@ from dmfer_jax.models.dmfer import Dmfer, Outputs, keep_top_channels
 from tests.models.variables import draw_variables
 
 CLASSES = 8
+# Compiling is nearly all that these tests wait for: half as long when nothing is optimised.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
 IMAGES = jax.ShapeDtypeStruct((3, 32, 32, 3), jnp.float32)
 
 
@@ -131,7 +135,7 @@ def images() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def predict() -> Any:
-    return jax.jit(tiny().apply)
+    return jit(tiny().apply)
 
 
 def test_prediction_of_an_image_does_not_depend_on_the_rest_of_the_batch(
@@ -160,7 +164,7 @@ def train() -> Any:
         )
         return jnp.sum(jax.nn.log_softmax(outputs.logits)[:, 0]), outputs
 
-    return jax.jit(jax.grad(loss, has_aux=True))
+    return jit(jax.grad(loss, has_aux=True))
 
 
 def test_every_parameter_receives_gradient(variables, images, train):
@@ -181,7 +185,7 @@ def test_dropout_acts_on_the_logits_and_not_on_the_embedding(variables, images, 
 
 
 def test_bfloat16_agrees_with_float32(variables, images, predict):
-    short = jax.jit(tiny(dtype=jnp.bfloat16).apply)(variables, images)
+    short = jit(tiny(dtype=jnp.bfloat16).apply)(variables, images)
     long = predict(variables, images)
     # 8 bits of mantissa, through about 25 layers.
     scale = np.abs(long.logits).max()
