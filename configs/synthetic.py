@@ -23,9 +23,16 @@ def get_config() -> ConfigDict:
     config.model.width = 0.25
     config.model.embedding = 64
     config.model.heads = 4
-    config.train.epochs = 12
-    config.train.batch_size = 64
-    config.optimizer.learning_rate = 0.2
+    # The drawn faces vary in light and tilt already.
+    config.augment.rotation = 0.0
+    config.augment.brightness = 0.0
+    config.augment.contrast = 0.0
+    config.augment.erase = 0.1
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 0.016
+    config.optimizer.weight_decay = 0.01
     config.optimizer.warmup_epochs = 1.0
+    config.train.epochs = 6
+    config.train.batch_size = 64
     config.train.log_every = 25
     return config

@@ -133,7 +133,6 @@ _AT_LEAST: dict[str, float] = {
     "model.heads": 1,
     "model.embedding": 1,
     "loss.weight": 0,
-    "loss.margin": 0,
     "loss.beta": 0,
     "optimizer.learning_rate": 0,
     "optimizer.weight_decay": 0,
@@ -156,6 +155,7 @@ _WITHIN: dict[str, tuple[float, float]] = {
     "augment.contrast": (0, 1),
     "model.dropout": (0, 0.95),
     "loss.label_smoothing": (0, 0.9),
+    "loss.margin": (-1, 1),  # a cosine; below 0 makes sense in the island form
     "loss.center_rate": (0, 1),
     "optimizer.momentum": (0, 0.9999),
     "optimizer.ema_decay": (0, 0.99999),
@@ -163,7 +163,7 @@ _WITHIN: dict[str, tuple[float, float]] = {
 
 
 def validate(config: ConfigDict) -> None:
-    """Checks every field that has a wrong value, and the combinations that cannot work.
+    """Checks every value, and the combinations that cannot work.
 
     Raises:
       UserError: naming the field, its value and what is allowed.
@@ -190,20 +190,27 @@ def validate(config: ConfigDict) -> None:
     seed: Any = config.seed
     if not 0 <= seed < 2**32:  # JAX takes others modulo 2**32, and Grain refuses negative ones
         raise UserError(f"config.seed is {seed!r}; it must be 0 to 2**32 - 1")
-
-    scales = 2 if config.model.scales == "both" else 1
-    tokens = scales * config.model.embedding
-    if config.model.attention == "channel" and tokens % config.model.heads:
-        raise UserError(
-            f"config.model.heads is {config.model.heads}, which does not divide the {tokens} "
-            "channels that attention works on (embedding times scales)"
-        )
-    if config.loss.name == "none" and config.loss.centers == "learned":
-        raise UserError("config.loss.centers is 'learned', but config.loss.name is 'none'")
     area = value("augment.erase_area")
     if len(area) != 2 or not 0 < area[0] <= area[1] < 1:
         raise UserError(
             f"config.augment.erase_area is {tuple(area)}; expected (low, high) shares in 0 to 1"
+        )
+    _validate_combinations(config.model, config.loss)
+
+
+def _validate_combinations(model: ConfigDict, loss: ConfigDict) -> None:
+    tokens = model.embedding * (2 if model.scales == "both" else 1)
+    if model.attention == "channel" and tokens % model.heads:
+        raise UserError(
+            f"config.model.heads is {model.heads}, which does not divide the {tokens} "
+            "channels that attention works on (embedding times scales)"
+        )
+    if loss.name == "none" and loss.centers == "learned":
+        raise UserError("config.loss.centers is 'learned', but config.loss.name is 'none'")
+    if loss.name in ("center_cosine_island", "island") and loss.centers == "state" and loss.beta:
+        raise UserError(
+            f"config.loss.name is {loss.name!r}, whose repulsion of centers has no effect on "
+            "centers that are moved by rule; set config.loss.centers=learned, or config.loss.beta=0"
         )
 
 

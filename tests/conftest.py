@@ -12,6 +12,8 @@ from dmfer_jax.prepare import ensure_built
 
 # Before any device is touched. Sharded code is the same for 1 and many devices, so tests use many.
 jax.config.update("jax_num_cpu_devices", 4)
+# Compiling is most of the suite's time, and its networks are too small to gain from it.
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -64,7 +64,7 @@ WRONG = {
     "loss.name": ["arcface"],
     "loss.weight": [-0.1],
     "loss.scale": [0.0, -30.0],
-    "loss.margin": [-0.1],
+    "loss.margin": [-1.1, 1.1],
     "loss.beta": [-1.0],
     "loss.centers": ["parameters"],
     "loss.center_rate": [-0.1, 1.5],
@@ -117,7 +117,18 @@ def test_learned_centers_need_a_loss_that_learns_them():
 
 @pytest.mark.parametrize("name", losses.LOSSES)
 def test_every_loss_can_be_chosen(name):
-    configs.validate(with_value("loss.name", name))
+    config = with_value("loss.name", name)
+    config.loss.centers = "learned"
+    configs.validate(config)
+
+
+@pytest.mark.parametrize("name", ["center_cosine_island", "island"])
+def test_repulsion_of_centers_that_it_cannot_move_is_refused(name):
+    config = with_value("loss.name", name)
+    with pytest.raises(UserError, match=r"set config\.loss\.centers=learned"):
+        configs.validate(config)
+    config.loss.beta = 0.0
+    configs.validate(config)
 
 
 @pytest.mark.parametrize("name", BACKBONES)

@@ -11,13 +11,12 @@ code under `if __name__ == "__main__":`, as everything that starts processes in 
 """
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import functools
 import io
 import multiprocessing
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -93,6 +92,28 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,
         )
 
+    def download_and_prepare(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, **kwargs: Any
+    ) -> None:
+        """Draws the faces and writes the records; see `tfds.core.DatasetBuilder`.
+
+        Args:
+          **kwargs: of TFDS; none is needed.
+        """
+        config = self._faces_config
+        workers = config.workers or os.cpu_count() or 1
+        if workers == 1 or sum(config.sizes.values()) < _WORTH_A_POOL:
+            super().download_and_prepare(**kwargs)
+            return
+        # One pool for all splits: a process imports the main program before it draws its first
+        # face. Spawned, not forked: a copy of a process in which JAX runs threads may hang.
+        spawn = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(workers, spawn) as pool:
+            self._map = pool.map
+            super().download_and_prepare(**kwargs)
+
+    _map: Callable[..., Iterator[list[dict[str, Any]]]] = map
+
     def _split_generators(self, dl_manager):
         del dl_manager  # nothing is downloaded
         sizes = self._faces_config.sizes
@@ -104,18 +125,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             draw_records, split, seed=config.seed, difficulty=config.difficulty
         )
         chunks = [range(start, min(start + _CHUNK, size)) for start in range(0, size, _CHUNK)]
-        workers = config.workers or os.cpu_count() or 1
-        with contextlib.ExitStack() as stack:
-            drawn = map(draw, chunks)
-            if workers > 1 and size >= _WORTH_A_POOL:
-                # Spawned, not forked: a copy of a process in which JAX runs threads may hang.
-                pool = concurrent.futures.ProcessPoolExecutor(
-                    min(workers, len(chunks)), multiprocessing.get_context("spawn")
-                )
-                drawn = stack.enter_context(pool).map(draw, chunks)
-            for records in drawn:
-                for record in records:
-                    yield record["row"], {**record, "image": io.BytesIO(record["image"])}
+        for records in self._map(draw, chunks):
+            for record in records:
+                yield record["row"], {**record, "image": io.BytesIO(record["image"])}
 
     @property
     def _faces_config(self) -> FacesConfig:
