@@ -59,8 +59,11 @@ def test_one_device_and_four_give_the_same_state(tiny_config):
 
 
 def test_steps_learn_a_batch_by_heart_in_one_trace_and_reuse_the_state(tiny_config):
+    for name in ("flip", "rotation", "shift", "scale", "erase", "brightness", "contrast"):
+        tiny_config.augment[name] = 0.0
+    tiny_config.optimizer.name = "adamw"
     tiny_config.optimizer.warmup_epochs = 0.0
-    tiny_config.optimizer.learning_rate = 1.0
+    tiny_config.optimizer.learning_rate = 0.16  # 0.005 at this batch size
     mesh, _, train_state, train_step = set_up(tiny_config)
     batch = batch_of(tiny_config, 8)
     losses = []
@@ -69,7 +72,7 @@ def test_steps_learn_a_batch_by_heart_in_one_trace_and_reuse_the_state(tiny_conf
         train_state, scalars = train_step(train_state, sharding.put_batch(batch, mesh))
         losses.append(float(scalars["cross_entropy"]))
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
-    assert min(losses[4:]) < 0.7 * losses[0]
+    assert losses[-1] < 0.5 * losses[0]
     assert int(train_state.step) == 8
     assert train_step._cache_size() == 1  # type: ignore[attr-defined]
 
