@@ -93,8 +93,11 @@ def test_evaluate_ends_with_one_line_of_json(finished, tmp_path):
         JAX_NUM_CPU_DEVICES="1",
     )
     line = json.loads(process.stdout.splitlines()[-1])
-    expected = report["checkpoints"]["best"]["splits"]["test"]["accuracy"]
-    assert f"{expected:.4f}"[:6] in json.dumps(line)
+    found = line["checkpoints"]["best"]["splits"]
+    assert list(found) == ["valid", "test"]
+    expected = report["checkpoints"]["best"]["splits"]["test"]
+    assert found["test"]["accuracy"] == expected["accuracy"]
+    assert found["test"]["loss"] == pytest.approx(expected["loss"], rel=1e-4)
     assert (workdir / "evaluation" / "best_valid_test.json").is_file()
 
 
