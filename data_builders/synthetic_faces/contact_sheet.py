@@ -61,7 +61,8 @@ def _arrange(rows: Sequence[tuple[str, Sequence[Face]]], zoom: int) -> Image.Ima
     size = (_MARGIN + columns * step, _HEADER + len(rows) * step)
     sheet = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(sheet)
-    pen.text((_MARGIN, 2), "Embedded faces: weak to strong from left to right", fill="black")
+    title = "Embedded faces; expressions are weak on the left and strong on the right"
+    pen.text((_MARGIN, 2), title, fill="black")
     for row, (name, faces) in enumerate(rows):
         top = _HEADER + row * step
         pen.text((4, top + step // 2 - 6), name, fill="black")

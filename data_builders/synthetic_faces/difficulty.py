@@ -16,7 +16,7 @@ class Difficulty:
     """
 
     # The expression itself.
-    intensity_min: float = 0.33  # below about 0.25 nobody can tell the face from a neutral one
+    intensity_min: float = 0.4  # below about 0.25 nobody can tell the face from a neutral one
     intensity_mode: float = 0.7  # the intensities are triangular: least, most frequent, 1
     action_unit_spread: float = 0.14  # each action unit is off by this share (standard deviation)
     asymmetry: float = 0.08  # left against right, likewise
@@ -24,13 +24,13 @@ class Difficulty:
     resting_shape: float = 1.0  # how much brows, lids and mouths at rest differ between people
 
     # Where the face stands.
-    roll: float = 20.0
-    yaw: float = 25.0
-    pitch: float = 25.0
+    roll: float = 12.0
+    yaw: float = 20.0
+    pitch: float = 16.0
     pose_from: float = 31.0  # test_pose: yaw or pitch at least this far
     pose_yaw_to: float = 45.0
     pose_pitch_to: float = 38.0
-    scale: float = 0.09  # relative size, standard deviation
+    scale: float = 0.07  # relative size, standard deviation
     shift: float = 0.03  # standard deviation
 
     # How the picture is taken.
@@ -38,7 +38,7 @@ class Difficulty:
     colour_cast: float = 0.045
     grey_chance: float = 0.12
     low_resolution_chance: float = 0.25
-    low_resolution_side: int = 36  # pixels; the least that a face is reduced to
+    low_resolution_side: int = 40  # pixels; the least that a face is reduced to
     blur_chance: float = 0.35
     blur_sigma: float = 1.1  # pixels, at most
     noise: float = 10.0  # grey levels, at most

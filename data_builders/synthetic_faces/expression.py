@@ -64,6 +64,37 @@ _WEIGHTS = {
     for expression, variants in _RECIPES.items()
 }
 
+# What is linear in the action units, for either side: how far each unit pulls, in head units, or
+# strengths 0 to 1.
+_PULLS: dict[str, dict[int, float]] = {
+    "brow_inwards": {4: 0.09, 9: 0.03},
+    "lid_upper": {6: -0.4, 7: -0.45, 9: -0.35, 43: -0.7, 4: -0.1, 5: 0.75},
+    "lid_lower": {6: -0.75, 7: -0.7, 9: -0.5, 5: 0.35},
+    "cheek": {6: 0.7, 12: 0.3},
+    "fold": {12: 0.6, 9: 0.7, 10: 0.4, 15: 0.15},
+    "dimple": {14: 1.0},
+    "corner_x": {
+        **{12: 0.12, 20: 0.13, 14: 0.05},
+        **{23: -0.07, 24: -0.04, 22: -0.03, 26: -0.09, 27: -0.13},
+    },
+    "corner_y": {12: -0.18, 15: 0.16, 20: 0.05, 14: -0.04},
+    "lip_raise": {10: 0.09, 9: 0.03},
+}
+# The same for four points of a brow, from the nose outwards; down is positive.
+_BROW_PULLS: tuple[dict[int, float], ...] = (
+    {1: -0.19, 9: 0.06},
+    {1: -0.13, 2: -0.06, 9: 0.06},
+    {1: -0.03, 2: -0.16, 9: 0.03},
+    {1: 0.05, 2: -0.15, 4: -0.03, 43: 0.02},
+)
+_PULL_MATRIX, _BROW_MATRIX = (
+    np.array([[pull.get(unit, 0.0) for unit in ACTION_UNITS] for pull in pulls])
+    for pulls in (tuple(_PULLS.values()), _BROW_PULLS)
+)
+_INNER_RAISER, _LOWERER = ACTION_UNITS.index(1), ACTION_UNITS.index(4)
+_LOWERED = np.array([[0.16], [0.12], [0.04], [0.0]])
+_TILT, _ARCH = np.array([-1, -0.4, 0.4, 1]), np.array([0.0, -1, -1, 0])
+
 
 @dataclasses.dataclass(frozen=True)
 class RestingFace:
@@ -176,44 +207,37 @@ def shape_face(strengths: np.ndarray, rest: RestingFace) -> FaceShape:
     Returns:
       The face to draw.
     """
-    u = dict(zip(ACTION_UNITS, strengths, strict=True))
+    # Numbers of Python for the midline, and one matrix for what is linear on either side: arrays
+    # of two numbers each would take five times as long.
     one = dict(zip(ACTION_UNITS, strengths.mean(1).tolist(), strict=True))
-    lids = 1 - 0.4 * u[6] - 0.45 * u[7] - 0.35 * u[9] - 0.7 * u[43] - 0.1 * u[4] + 0.75 * u[5]
-    lower = 1 - 0.75 * u[6] - 0.7 * u[7] - 0.5 * u[9] + 0.35 * u[5]
+    pulled = dict(zip(_PULLS, _PULL_MATRIX @ strengths, strict=True))
     opening = one[25]
     return FaceShape(
-        brow=_brow(u, rest),
-        brow_inwards=0.09 * u[4] + 0.03 * u[9],
+        brow=_brow(strengths, rest),
+        brow_inwards=pulled["brow_inwards"],
         furrow=_unit(one[4] * (1 - 0.5 * one[1]) + 0.2 * one[9]),
         forehead=one[1] * (1 - 0.25 * one[4]) * (0.4 + 0.6 * one[2]),
-        lid_upper=0.115 * rest.eye_opening * np.maximum(lids, 0.22),
-        lid_lower=0.07 * rest.eye_opening * np.maximum(lower, 0.0),
+        lid_upper=0.115 * rest.eye_opening * np.maximum(1 + pulled["lid_upper"], 0.22),
+        lid_lower=0.07 * rest.eye_opening * np.maximum(1 + pulled["lid_lower"], 0.0),
         eye_spacing=rest.eye_spacing,
         eye_width=rest.eye_width,
         eye_slant=rest.eye_slant + 0.04 * one[1] * (1 - one[2]) * one[43],
         nose_wrinkle=one[9],
         nose_lift=0.05 * one[9] + 0.02 * one[10],
         flare=0.6 * one[9] + 0.35 * one[22] + 0.2 * one[4],
-        cheek=np.clip(u[6] * 0.7 + u[12] * 0.3, 0, 1),
-        fold=np.clip(rest.fold + 0.6 * u[12] + 0.7 * u[9] + 0.4 * u[10] + 0.15 * u[15], 0, 1),
-        dimple=np.clip(u[14], 0, 1),
-        corner_x=rest.mouth_width
-        + 0.12 * u[12]
-        + 0.13 * u[20]
-        + 0.05 * u[14]
-        - 0.07 * u[23]
-        - 0.04 * u[24]
-        - 0.03 * u[22]
-        - 0.09 * u[26]
-        - 0.13 * u[27],
-        corner_y=-rest.mouth_curve - 0.18 * u[12] + 0.16 * u[15] + 0.05 * u[20] - 0.04 * u[14],
+        # None of these can be negative: no unit is, nor the fold at rest.
+        cheek=np.minimum(pulled["cheek"], 1),
+        fold=np.minimum(rest.fold + pulled["fold"], 1),
+        dimple=np.minimum(pulled["dimple"], 1),
+        corner_x=rest.mouth_width + pulled["corner_x"],
+        corner_y=pulled["corner_y"] - rest.mouth_curve,
         mouth_y=rest.mouth_height
         - 0.03 * one[9]
         - 0.02 * one[17]
         + 0.04 * one[26]
         + 0.05 * one[27],
         mouth_middle=0.02 * one[12] - 0.04 * one[15] - 0.03 * one[17],
-        lip_raise=0.09 * u[10] + 0.03 * u[9],
+        lip_raise=pulled["lip_raise"],
         opening_up=(0.035 + 0.04 * one[10] + 0.03 * one[22]) * opening + 0.04 * one[26],
         opening_down=(0.11 + 0.06 * one[16]) * opening + 0.2 * one[26] + 0.28 * one[27],
         square=_unit(0.9 * one[22] + 0.7 * one[20] + 0.4 * one[16]),
@@ -231,19 +255,11 @@ def _unit(value: float) -> float:
     return min(max(value, 0.0), 1.0)
 
 
-def _brow(u: dict[int, np.ndarray], rest: RestingFace) -> np.ndarray:
+def _brow(strengths: np.ndarray, rest: RestingFace) -> np.ndarray:
     """Returns how far four points of each brow, from the nose outwards, lie below the usual."""
+    moved = _BROW_MATRIX @ strengths
     # The inner brow raiser wins over the brow lowerer: that makes the slanted brows of sadness.
-    lowered = u[4] * (1 - 0.75 * np.minimum(u[1], 1))
-    moved = np.stack(
-        [
-            -0.19 * u[1] + 0.16 * lowered + 0.06 * u[9],
-            -0.13 * u[1] - 0.06 * u[2] + 0.12 * lowered + 0.06 * u[9],
-            -0.03 * u[1] - 0.16 * u[2] + 0.04 * lowered + 0.03 * u[9],
-            0.05 * u[1] - 0.15 * u[2] - 0.03 * u[4] + 0.02 * u[43],
-        ],
-        axis=1,
-    )
-    tilt = rest.brow_tilt * np.array([-1, -0.4, 0.4, 1])
-    arch = rest.brow_arch * np.array([0, -1, -1, 0])
-    return moved + rest.brow_height + tilt + arch
+    raised, lowering = strengths[_INNER_RAISER], strengths[_LOWERER]
+    lowered = lowering * (1 - 0.75 * np.minimum(raised, 1))
+    still = rest.brow_height + rest.brow_tilt * _TILT + rest.brow_arch * _ARCH
+    return (moved + _LOWERED * lowered).T + still

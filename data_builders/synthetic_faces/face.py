@@ -5,6 +5,7 @@ order, draw the same files.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -84,7 +85,8 @@ def draw_face(
     """
 
     def stream(name: str) -> np.random.Generator:
-        return np.random.default_rng([seed, SPLITS.index(split), index, _STREAMS.index(name)])
+        key = [seed, SPLITS.index(split), index, _STREAMS.index(name)]
+        return np.random.default_rng(np.array(key, np.uint32))
 
     if expression is None:
         expression = Expression(_balanced(seed, split, index, "label", len(Expression)))
@@ -113,8 +115,9 @@ def draw_face(
         draw_occluder(sketch, person, occlusion, stream("occluder"))
     picture, cover = sketch.paint()
     camera = stream("photograph")
-    picture = photography.light(picture, head, camera, difficulty)
-    picture = picture + (1 - cover) * photography.draw_background(camera)
+    shade = photography.light(head, camera, difficulty)
+    background = photography.draw_background(camera)
+    picture = photography.put_together(picture, cover, shade, background)
     return Face(
         image=photography.expose(picture, camera, difficulty),
         quality=int(camera.integers(difficulty.quality_min, difficulty.quality_max + 1)),
@@ -165,15 +168,20 @@ def draw_records(
 def _balanced(seed: int, split: str, index: int, stream: str, count: int) -> int:
     """Returns a number below `count` such that each occurs once in every `count` faces."""
     block, place = divmod(index, count)
+    return _shuffled(seed, split, block, stream, count)[place]
+
+
+@functools.lru_cache(16)
+def _shuffled(seed: int, split: str, block: int, stream: str, count: int) -> list[int]:
     key = [seed, SPLITS.index(split), block, _STREAMS.index(stream), count]
-    return int(np.random.default_rng(key).permutation(count)[place])
+    return np.random.default_rng(key).permutation(count).tolist()
 
 
 def _draw_pose(rng: np.random.Generator, split: str, difficulty: Difficulty) -> Pose:
     d = difficulty
-    yaw, pitch, roll = rng.uniform(-1, 1, 3) * [d.yaw, d.pitch, d.roll]
     # Most people look more or less at the camera.
-    yaw, pitch, roll = (value * rng.uniform(0.3, 1) for value in (yaw, pitch, roll))
+    turns = rng.uniform(-1, 1, 3) * rng.uniform(0.3, 1, 3)
+    yaw, pitch, roll = (turns * np.array([d.yaw, d.pitch, d.roll])).tolist()
     if split == "test_pose":
         sign = 1.0 if rng.random() < 0.5 else -1.0
         if rng.random() < 0.7:
@@ -186,7 +194,7 @@ def _draw_pose(rng: np.random.Generator, split: str, difficulty: Difficulty) -> 
 def _place_head(
     rng: np.random.Generator, skull: HeadShape, jaw_drop: float, pose: Pose, difficulty: Difficulty
 ) -> Head:
-    scale = _PIXELS_PER_UNIT * (1 + difficulty.scale * np.clip(rng.normal(), -2, 2))
-    shift = SIDE * difficulty.shift * np.clip(rng.normal(size=2), -2, 2)
-    center = (SIDE * np.array([0.5, 0.49]) + shift) * FINENESS
-    return Head(skull, jaw_drop, pose, float(scale) * FINENESS, center)
+    size, across, down = (min(max(n, -2.0), 2.0) for n in rng.normal(size=3).tolist())
+    scale = _PIXELS_PER_UNIT * (1 + difficulty.scale * size)
+    center = SIDE * FINENESS * (np.array([0.5, 0.49]) + difficulty.shift * np.array([across, down]))
+    return Head(skull, jaw_drop, pose, scale * FINENESS, center)

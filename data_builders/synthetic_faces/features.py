@@ -21,6 +21,7 @@ _LID = (1 - np.abs(_ARC) ** 2.2) ** 0.8
 _LEFT = _ARC < 0
 _LIP_FULLNESS = (1 - np.abs(_ARC) ** 2.2) ** 0.6
 _LIP_BOW = 1 - 0.22 * np.exp(-((_ARC / 0.12) ** 2))
+_DARKENING = np.array([0.5, 0.64, 0.67])
 _TEETH = np.array([240.0, 238, 228])
 _BLACK = np.array([12.0, 10, 10])
 _WHITE = np.array([255.0, 255, 255])
@@ -28,7 +29,7 @@ _WHITE = np.array([255.0, 255, 255])
 
 def shade_of(person: Person, strength: float) -> Colour:
     """Returns the colour of a crease or a shadow in the person's skin; 0 is the skin itself."""
-    return mix(person.skin, person.skin * [0.5, 0.36, 0.33], strength)
+    return person.skin * (1 - _DARKENING * strength)
 
 
 def draw_brows(sketch: Sketch, person: Person, face: FaceShape) -> None:
@@ -81,10 +82,10 @@ def draw_eyes(sketch: Sketch, person: Person, face: FaceShape, gaze: np.ndarray)
 
 
 def _draw_iris(sketch: Sketch, person: Person, center: np.ndarray) -> None:
-    sketch.fill(ellipse(center, np.array([0.105, 0.105]), 16), mix(person.iris, 0.0, 0.35))
-    sketch.fill(ellipse(center, np.array([0.075, 0.075]), 12), person.iris)
-    sketch.fill(ellipse(center, np.array([0.048, 0.048]), 12), _BLACK)
-    glint = ellipse(center + np.array([-0.035, -0.04]), np.array([0.026, 0.026]), 8)
+    sketch.fill(ellipse(center, (0.105, 0.105), 16), mix(person.iris, 0.0, 0.35))
+    sketch.fill(ellipse(center, (0.075, 0.075), 12), person.iris)
+    sketch.fill(ellipse(center, (0.048, 0.048), 12), _BLACK)
+    glint = ellipse(center + np.array([-0.035, -0.04]), (0.026, 0.026), 8)
     sketch.fill(glint, _WHITE)
 
 
@@ -131,14 +132,14 @@ def draw_nose(sketch: Sketch, person: Person, face: FaceShape) -> None:
         shade_of(person, 0.14),
         np.array([0.06, 0.16, 0.3, 0.26, 0.02, 0.03, 0.03, 0.02]),
     )
-    bulb = ellipse(np.array([0, tip]), np.array([0.11 * w, 0.085]), 16)
+    bulb = ellipse(np.array([0, tip]), (0.11 * w, 0.085), 16)
     sketch.fill(bulb, mix(person.skin, np.array([235.0, 150, 130]), 0.12), 0.24)
     x = np.array([-wing, -wing * 0.8, 0, wing * 0.8, wing])
     y = tip + np.array([0.01, 0.09, 0.12, 0.09, 0.01])
     out = curve(np.array([0.04, 0.06, 0.18, 0.06, 0.04])[:, None], 15)[:, 0]
     sketch.stroke(curve(path(x, y), 15), 0.045, shade_of(person, 0.65), out)
     for sign in SIGNS:
-        hole = ellipse(np.array([sign * 0.075 * w, tip + 0.075]), np.array([0.042 * w, 0.024]), 8)
+        hole = ellipse(np.array([sign * 0.075 * w, tip + 0.075]), (0.042 * w, 0.024), 8)
         sketch.fill(hole, shade_of(person, 1.0) * 0.6, 0.13)
     if face.nose_wrinkle > 0.15:
         colour = shade_of(person, 0.75 * min(face.nose_wrinkle, 1))
@@ -205,7 +206,7 @@ def draw_mouth(sketch: Sketch, person: Person, face: FaceShape) -> None:
 def _draw_around_mouth(sketch: Sketch, person: Person, face: FaceShape) -> None:
     for side, sign in enumerate(SIGNS):
         corner = np.array([sign * face.corner_x[side], face.mouth_y + face.corner_y[side]])
-        sketch.fill(ellipse(corner, np.array([0.035, 0.03]), 8), shade_of(person, 0.6), 0.03)
+        sketch.fill(ellipse(corner, (0.035, 0.03), 8), shade_of(person, 0.6), 0.03)
         if face.dimple[side] > 0.2:
             line = corner + np.array([[0.06, -0.13], [0.115, -0.01], [0.07, 0.12]]) * [sign, 1]
             colour = shade_of(person, 0.85 * face.dimple[side])

@@ -11,14 +11,39 @@ turns the picture clockwise.
 """
 
 import dataclasses
+import functools
+import math
 
 import numpy as np
 
 _VIEW_DISTANCE = 7.0
-_LEVELS = 9
-_TURNS = 16
-_ALL_TURNS = np.linspace(-180, 180, _TURNS, endpoint=False)
-_STEPS_DOWN = np.linspace(0, 1, _LEVELS) ** 1.5
+
+# The profile of a head, tabulated: squares of half its width and of its depth, as shares of the
+# greatest, from the crown (-1) over the eyes (0) to a little below the chin (1).
+_LEVELS = np.concatenate([np.linspace(-1, 0, 48, endpoint=False), np.linspace(0, 1, 49)])
+_ABOVE = _LEVELS < 0
+_BELOW_CHIN = 1.04
+_LEAST = 1e-3
+_WIDTHS_ABOVE = np.maximum(1 - np.abs(_LEVELS[_ABOVE]) ** 2.6, _LEAST)
+_TO_CHIN = np.minimum(_LEVELS[~_ABOVE] * _BELOW_CHIN, 1)
+# Flatter than the width: forehead and chin stand nearly as far out as the cheeks.
+_DEPTHS = np.maximum(1 - np.abs(_LEVELS) ** np.where(_ABOVE, 3.2, 3.6), _LEAST)
+_NECK_HEIGHTS, _NECK_DEPTHS = np.array([-0.2, 0.9]), np.array([1.12, 0.25])
+
+# Nets of turns in degrees and shares of a height. The one all around is denser at its top: at the
+# crown, a step down moves the surface far outwards.
+_TURNS = np.linspace(-180, 180, 16, endpoint=False)
+
+
+def _net(turns: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    return np.stack([np.tile(turns, len(shares)), np.repeat(shares, len(turns))], 1)
+
+
+_NET = _net(_TURNS, np.linspace(0, 1, 9) ** 1.5)
+_NET_BEHIND = _net(_TURNS[np.abs(_TURNS) >= 85], np.linspace(0, 1, 3))
+
+_ALONG_EDGE = np.linspace(0, 1, 25)
+_DOWN_SIDE = np.linspace(0, 1, 16)[1:-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +56,8 @@ class Pose:
 
     def matrix(self) -> np.ndarray:
         """Returns the rotation [3, 3] that maps points of the head to the viewer's axes."""
-        (sy, sp, sr), (cy, cp, cr) = (
-            f(np.radians([self.yaw, self.pitch, self.roll])) for f in (np.sin, np.cos)
-        )
+        angles = [math.radians(angle) for angle in (self.yaw, self.pitch, self.roll)]
+        (sy, sp, sr), (cy, cp, cr) = map(math.sin, angles), map(math.cos, angles)
         pitch = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
         yaw = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
         roll = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
@@ -71,6 +95,12 @@ class Head:
         self.chin = shape.chin + jaw_drop
         self._rotation = pose.matrix()
         self._offset = np.zeros(2)
+        above = len(_WIDTHS_ABOVE)
+        self._heights = _LEVELS * (self.chin * _BELOW_CHIN)
+        self._heights[:above] = _LEVELS[:above] * -shape.crown
+        self._widths = np.empty(len(_LEVELS))
+        self._widths[:above] = _WIDTHS_ABOVE
+        self._widths[above:] = np.maximum(1 - _TO_CHIN**shape.jaw, _LEAST)
         # A face detector centres its box on what it sees of the face: half-way between the middle
         # of the skull and the nose once the head is turned.
         face = self.project(np.array([[0.0, 0.12, 0.55 * shape.depth]]))[0]
@@ -78,23 +108,18 @@ class Head:
 
     def half_width(self, y: np.ndarray) -> np.ndarray:
         """Returns half the width of the head at the heights y."""
-        up = 1 - _fraction(y / self.shape.crown) ** 2.6
-        down = 1 - _fraction(y / self.chin) ** self.shape.jaw
-        return self.shape.width * np.maximum(np.where(y < 0, up, down), 1e-3) ** 0.5
+        return self.shape.width * np.sqrt(np.interp(y, self._heights, self._widths))
 
     def depth(self, y: np.ndarray) -> np.ndarray:
         """Returns how far the front of the head reaches towards the viewer at the heights y."""
-        # Flatter than the width: forehead and chin stand nearly as far out as the cheeks.
-        up = 1 - _fraction(y / self.shape.crown) ** 3.2
-        down = 1 - _fraction(y / (self.chin * 1.04)) ** 3.6
-        return self.shape.depth * np.maximum(np.where(y < 0, up, down), 1e-3) ** 0.5
+        return self.shape.depth * np.sqrt(np.interp(y, self._heights, _DEPTHS))
 
     def lift(self, points: np.ndarray, out: float | np.ndarray = 0.0) -> np.ndarray:
         """Puts points [n, 2] of the frontal face on the surface, `out` above it: [n, 3]."""
         x, y = points[:, 0], points[:, 1]
         sine = np.minimum(np.maximum(x / self.half_width(y), -0.985), 0.985)
         lifted = np.empty((len(points), 3))
-        lifted[:, 0], lifted[:, 1] = x, y
+        lifted[:, :2] = points
         lifted[:, 2] = self.depth(y) * np.sqrt(1 - sine * sine) + out
         return lifted
 
@@ -108,41 +133,40 @@ class Head:
         """Projects points [n, 2] of the frontal face: [n, 2] in pixels."""
         return self.project(self.lift(points, out))
 
-    def around(self, y: np.ndarray, turn: np.ndarray, grow: float = 1.0) -> np.ndarray:
-        """Projects points of the surface given by height and by the turn from the front.
+    def around(self, points: np.ndarray, grow: float | np.ndarray = 1.0) -> np.ndarray:
+        """Projects points of the surface given by the turn from the front and by height.
 
         Args:
-          y: heights, [n].
-          turn: degrees around the vertical axis; 0 is the front, 90 the right ear, [n].
-          grow: 1 is the skin; more lies outside it.
+          points: [n, 2]; first degrees around the vertical axis, where 0 is the front and 90 the
+            right ear, then the height.
+          grow: 1 is the skin; more lies outside it. For all points or for each.
 
         Returns:
           [n, 2] in pixels.
         """
-        angle = np.radians(turn)
-        across, along = np.sin(angle), np.cos(angle)
+        y = points[:, 1]
+        angle = np.radians(points[:, 0])
+        along = np.cos(angle)
         # The back of the skull is round above and ends in the neck below.
-        behind = np.interp(y, [-0.2, 0.9], [1.12, 0.25])
+        behind = np.interp(y, _NECK_HEIGHTS, _NECK_DEPTHS)
         along = np.where(along < 0, along * behind, along)
-        points = np.empty((len(y), 3))
-        points[:, 0] = self.half_width(y) * across
-        points[:, 1] = y
-        points[:, 2] = self.depth(y) * along
-        return self.project(points * grow)
+        solid = np.empty((len(points), 3))
+        solid[:, 0] = self.half_width(y) * np.sin(angle) * grow
+        solid[:, 1] = y * grow
+        solid[:, 2] = self.depth(y) * along * grow
+        return self.project(solid)
 
-    def surface(self, top: float, bottom: float, grow: float = 1.0) -> np.ndarray:
-        """Projects a net of points all around the head between two heights: [m, 2] in pixels."""
-        # Denser at the crown, where a step down moves the surface far outwards.
-        y = top + (bottom - top) * _STEPS_DOWN
-        return self.around(np.repeat(y, _TURNS), np.tile(_ALL_TURNS, _LEVELS), grow)
+    def surface(self, top: float, bottom: float) -> np.ndarray:
+        """Returns a net of points for `around`, all around the head between two heights: [m, 2]."""
+        net = _NET.copy()
+        net[:, 1] = top + (bottom - top) * net[:, 1]
+        return net
 
-    def cap(self, top: float, edge: float, bottom: float, grow: float) -> np.ndarray:
-        """Projects points of what hair covers: all around above `edge`, only behind below it."""
-        above = self.surface(top, edge, grow)
-        behind = np.abs(_ALL_TURNS) >= 85
-        turn = np.tile(_ALL_TURNS[behind], 3)
-        y = np.repeat(np.linspace(edge, bottom, 3), int(behind.sum()))
-        return np.concatenate([above, self.around(y, turn, grow)])
+    def cap(self, top: float, edge: float, bottom: float) -> np.ndarray:
+        """Returns points for `around` on what hair covers: above `edge`, and behind below it."""
+        behind = _NET_BEHIND.copy()
+        behind[:, 1] = edge + (bottom - edge) * behind[:, 1]
+        return np.concatenate([self.surface(top, edge), behind])
 
     def front(self, upper: np.ndarray, lower: float, side: float = 95.0) -> np.ndarray:
         """Outlines the visible front of the head from an upper edge down to a height.
@@ -153,25 +177,26 @@ class Head:
           side: degrees; how far round the part reaches.
 
         Returns:
-          A closed polygon, [m, 2] in pixels.
+          A closed polygon for `around`, [78, 2].
         """
         left, right = self._visible(side)
-        turns = np.linspace(left, right, 25)
-        top = np.interp(turns, np.linspace(-side, side, len(upper)), upper)
-        down = np.linspace(0, 1, 16)[1:-1]
-        right_y, left_y = (edge + (lower - edge) * down for edge in (top[-1], top[0]))
-        y = np.concatenate([top, right_y, np.full(25, lower), left_y[::-1]])
-        turn = np.concatenate([turns, np.full(14, right), turns[::-1], np.full(14, left)])
-        return self.around(y, turn)
+        turns = left + (right - left) * _ALONG_EDGE
+        edge = np.interp(turns * ((len(upper) - 1) / (2 * side)), _centered(len(upper)), upper)
+        outline = np.empty((78, 2))
+        outline[:25, 0], outline[:25, 1] = turns, edge
+        outline[25:39, 0], outline[25:39, 1] = right, edge[-1] + (lower - edge[-1]) * _DOWN_SIDE
+        outline[39:64, 0], outline[39:64, 1] = turns[::-1], lower
+        outline[64:, 0], outline[64:, 1] = left, lower + (edge[0] - lower) * _DOWN_SIDE
+        return outline
 
     def _visible(self, side: float) -> tuple[float, float]:
         """Returns the turns of the left and the right edge of what the viewer sees."""
         ratio = self.shape.width / self.shape.depth
-        yaw = np.radians(self.pose.yaw)
-        edge = np.degrees(np.arctan2(ratio * np.cos(yaw), abs(np.sin(yaw))))
+        yaw = math.radians(self.pose.yaw)
+        edge = math.degrees(math.atan2(ratio * math.cos(yaw), abs(math.sin(yaw))))
         return (-side, min(side, edge)) if self.pose.yaw > 0 else (max(-side, -edge), side)
 
 
-def _fraction(values: np.ndarray) -> np.ndarray:
-    """Returns the values, cut to 0 to 1; faster than clip on few values."""
-    return np.minimum(np.maximum(values, 0), 1)
+@functools.cache
+def _centered(count: int) -> np.ndarray:
+    return np.arange(count) - (count - 1) / 2

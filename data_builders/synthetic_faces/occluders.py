@@ -73,14 +73,12 @@ def _draw_mask(sketch: Sketch, person: Person, rng: np.random.Generator) -> None
     side = 62.0
     for sign in SIGNS:
         for start, end in ((0.4, -0.05), (0.85, 0.3)):
-            strap = head.around(
-                np.linspace(start, end, 6), sign * np.linspace(side - 4, 90, 6), 1.02
-            )
+            strap = path(sign * np.linspace(side - 4, 90, 6), np.linspace(start, end, 6))
             if sign * head.pose.yaw <= 12:
-                sketch.line_canvas(strap, 0.045, mix(colour, 255.0, 0.4))
+                sketch.line_canvas(head.around(strap, 1.02), 0.045, mix(colour, 255.0, 0.4))
     turns = np.linspace(-1, 1, 31)
     edge = top + 0.12 * np.abs(turns) ** 1.5 - 0.05 * np.exp(-((turns / 0.2) ** 2))
-    outline = head.front(edge, head.chin, side)
+    outline = head.around(head.front(edge, head.chin, side))
     middle = outline.mean(0)
     for grow, dark in ((1.05, 0.25), (1.01, 0.0)):
         cloth = middle + (outline - middle) * grow
@@ -102,7 +100,7 @@ def _draw_scarf(sketch: Sketch, person: Person, rng: np.random.Generator) -> Non
     turns = np.linspace(-100, 100, 21)
     slope = 0.1 * (turns / 100) ** 2 * rng.uniform(-1, 1)
     rise = slope + 0.06 * np.sin(turns / 25 + rng.uniform(0, 6))
-    upper = head.around(np.minimum(top + rise, head.chin - 0.05), turns, 1.12)
+    upper = head.around(path(turns, np.minimum(top + rise, head.chin - 0.05)), 1.12)
     down = np.array([0, head.scale])
     lower = upper + down * np.linspace(1.25, 1.35, 21)[:, None]
     sketch.fill_canvas(np.concatenate([upper, lower[::-1]]), colour)

@@ -1,6 +1,9 @@
 """Who is drawn: skull, colours, hair, beard, glasses and make-up, all without any expression."""
 
+import bisect
 import dataclasses
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -38,6 +41,7 @@ _HAIRS = np.array(
 _IRISES = np.array(
     [[62, 40, 24], [88, 58, 30], [70, 104, 70], [72, 112, 156], [92, 104, 112]], float
 )
+_LIPSTICKS = np.array([[190, 30, 50], [200, 80, 100], [140, 30, 60], [214, 96, 84]], float)
 
 HAIR_STYLES = (
     "bald",
@@ -50,10 +54,16 @@ HAIR_STYLES = (
     "afro",
     "bun",
 )
-_STYLE_CHANCES = np.array([0.06, 0.18, 0.15, 0.12, 0.09, 0.15, 0.1, 0.07, 0.08])
+_STYLE_CHANCES = (
+    # First those of people without a beard, then of people who may have one.
+    [0.006, 0.108, 0.15, 0.12, 0.009, 0.3, 0.2, 0.07, 0.16],
+    [0.06, 0.18, 0.15, 0.06, 0.09, 0.0375, 0.01, 0.07, 0.012],
+)
 
 BEARDS = ("none", "stubble", "full", "goatee", "moustache")
-_BEARD_CHANCES = np.array([0.4, 0.25, 0.13, 0.08, 0.14])
+_BEARD_CHANCES = [0.4, 0.25, 0.13, 0.08, 0.14]
+
+_GLASSES_CHANCES = [0.78, 0.11, 0.11]
 
 _LIGHT_HAIRS = 4  # entries of _HAIRS from here on go with light skin, or with age
 
@@ -101,12 +111,8 @@ def draw_person(rng: np.random.Generator, difficulty: Difficulty) -> Person:
     # Two bodies of traits that tend to go together, so that the faces look like people.
     bearded = rng.random() < 0.5
     make_up = 0.0 if bearded else float(rng.random() < 0.5)
-    chances = _STYLE_CHANCES * (
-        [1, 1, 1, 0.5, 1, 0.25, 0.1, 1, 0.15] if bearded else [0.1, 0.6, 1, 1, 0.1, 2, 2, 1, 2]
-    )
     natural = mix(skin, np.array([176.0, 72, 72]), 0.42)
-    painted = np.array([[190, 30, 50], [200, 80, 100], [140, 30, 60], [214, 96, 84]], float)
-    lips = mix(natural, painted[int(rng.integers(4))], make_up * rng.uniform(0.3, 0.85))
+    lips = mix(natural, _LIPSTICKS[int(rng.integers(4))], make_up * rng.uniform(0.3, 0.85))
     return Person(
         skull=_draw_skull(rng, bearded),
         rest=draw_resting_face(rng, difficulty),
@@ -116,21 +122,26 @@ def draw_person(rng: np.random.Generator, difficulty: Difficulty) -> Person:
         iris=_IRISES[int(rng.integers(5 if tone < 3 else 2))] + rng.normal(0, 6, 3),
         lips=lips,
         clothes=rng.uniform(20, 235, 3),
-        style=HAIR_STYLES[rng.choice(len(HAIR_STYLES), p=chances / chances.sum())],
+        style=_choose(rng, HAIR_STYLES, _STYLE_CHANCES[bearded]),
         hair_volume=float(rng.uniform(1.05, 1.14)),
         parting=float(rng.uniform(-1, 1)),
         brow_width=float(rng.uniform(0.85, 1.2) if bearded else rng.uniform(0.65, 1.0)),
-        beard=BEARDS[rng.choice(len(BEARDS), p=_BEARD_CHANCES)] if bearded else "none",
+        beard=_choose(rng, BEARDS, _BEARD_CHANCES) if bearded else "none",
         lashes=0.2 if bearded else float(rng.uniform(0.4, 1)),
         eye_shadow=make_up * float(rng.uniform(0, 0.6)),
         shadow_colour=rng.uniform([80, 40, 60], [190, 130, 200]),
         blush=float(rng.uniform(0, 0.35)) + 0.25 * make_up,
-        glasses=str(rng.choice(["none", "round", "square"], p=[0.78, 0.11, 0.11])),
+        glasses=_choose(rng, ("none", "round", "square"), _GLASSES_CHANCES),
         frame=mix(np.array([30.0, 28, 30]), rng.uniform(20, 200, 3), float(rng.uniform(0, 0.8))),
         nose_width=float(rng.uniform(0.85, 1.25)),
         nose_length=float(rng.uniform(-0.04, 0.04)),
         freckles=bool(tone < 2 and rng.random() < 0.2),
     )
+
+
+def _choose(rng: np.random.Generator, names: Sequence[str], chances: Sequence[float]) -> str:
+    """Draws a name; the chances need not add up to 1. Far faster than `rng.choice`."""
+    return names[bisect.bisect(list(itertools.accumulate(chances)), rng.random() * sum(chances))]
 
 
 def _draw_skull(rng: np.random.Generator, bearded: bool) -> HeadShape:

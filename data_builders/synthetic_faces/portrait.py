@@ -12,6 +12,18 @@ from data_builders.synthetic_faces.person import Person
 _SIDE = 95.0
 _HAIRLINE_TURNS = np.linspace(-_SIDE, _SIDE, 41)
 _LONG = ("long", "long_fringe")
+# Turn and height; and offsets from them, or from other points, in head units.
+_HANG = np.array([[-100.0, 0.1], [100.0, 0.1]])
+_HANG_DOWN = np.array([[-0.09, 1.35], [0.09, 1.35]])
+_NECK = np.array([[-0.6, -0.4], [0.6, -0.4], [0.69, 1.1], [-0.69, 1.1]])
+_SHOULDERS = path(
+    np.array([-1.75, -0.62, -0.3, 0, 0.3, 0.62, 1.75, 1.75, -1.75]),
+    np.array([0.5, -0.05, 0.22, 0.3, 0.22, -0.05, 0.5, 4, 4]),
+)
+_LOBE = ellipse(np.zeros(2), (0.13, 0.25), 16) @ np.array([[0.75, 0, -1], [0, 1, 0]])
+_EAR = np.concatenate([_LOBE, 0.55 * _LOBE])  # the ear and its hollow, [32, 3]
+_EYE_LEVEL = np.full(41, 0.1)
+_STRAND = np.linspace(0, 1, 6)
 _MOUSTACHE_TAPER = np.interp(np.linspace(0, 1, 10), [0, 0.5, 1], [0.13, 0.14, 0.04])
 
 
@@ -35,9 +47,9 @@ def draw_portrait(
         _draw_ear(sketch, person, 1 - far)
     if person.freckles:
         spots = np.stack([rng.uniform(-0.6, 0.6, 14), rng.uniform(0.16, 0.42, 14)], 1)
+        brown = features.shade_of(person, 0.3)
         for spot in spots:
-            dot = ellipse(spot, np.array([0.022, 0.022]), 6)
-            sketch.fill(dot, features.shade_of(person, 0.3))
+            sketch.fill(ellipse(spot, (0.022, 0.022), 6), brown)
     _draw_beard(sketch, person, face)
     features.draw_forehead(sketch, person, face)
     features.draw_cheeks(sketch, person, face)
@@ -68,7 +80,7 @@ def draw_glasses(sketch: Sketch, person: Person, kind: str, tint: Colour | None)
     if tint is not None:
         # Sunglasses reach from the brows to the cheeks.
         radii, width, drop = radii * [1.22, 1.25], 0.07, -0.02
-    unit = ellipse(np.zeros(2), np.ones(2), 24)
+    unit = ellipse(np.zeros(2), (1, 1), 24)
     rim = np.sign(unit) * np.abs(unit) ** power * radii
     for sign in SIGNS:
         center = np.array([sign * person.rest.eye_spacing, drop])
@@ -80,7 +92,7 @@ def draw_glasses(sketch: Sketch, person: Person, kind: str, tint: Colour | None)
         # The arm is seen on the side that faces the viewer.
         if sign * head.pose.yaw <= 8:
             start = head.place(np.array([[sign * (0.4 + radii[0]), -0.06]]), 0.12)
-            end = head.around(np.array([-0.08]), np.array([sign * 88.0]), 1.03)
+            end = head.around(np.array([[sign * 88.0, -0.08]]), 1.03)
             sketch.line_canvas(np.concatenate([start, end]), width, person.frame)
     inner = max(person.rest.eye_spacing - radii[0], 0.05) + 0.01
     bridge = np.array([[-inner, -0.02], [0, -0.06], [inner, -0.02]])
@@ -90,26 +102,23 @@ def draw_glasses(sketch: Sketch, person: Person, kind: str, tint: Colour | None)
 def _draw_body(sketch: Sketch, person: Person) -> None:
     """Draws neck and shoulders, which turn less than the head does."""
     head, unit = sketch.head, sketch.head.scale
-    jaw = head.around(np.array([0.75, 0.75]), np.array([-100.0, 100.0]), 0.86).mean(0)
+    jaw, chin = head.project(np.array([[0.0, 0.645, -0.05], [0.0, head.chin + 0.32, -0.15]]))
     base = jaw + np.array([0, 1.1 * unit])
     if person.style in _LONG:
         _draw_long_hair(sketch, person)
-    corners = np.array([[-0.6, -0.4], [0.6, -0.4], [0.69, 1.1], [-0.69, 1.1]])
-    sketch.fill_canvas(jaw + corners * unit, features.shade_of(person, 0.35))
-    chin = head.project(np.array([[0.0, head.chin + 0.32, -0.15]]))[0]
+    sketch.fill_canvas(jaw + _NECK * unit, features.shade_of(person, 0.35))
     top = np.array([0.4 * chin[0] + 0.6 * base[0], chin[1]])
-    x = np.array([-1.75, -0.62, -0.3, 0, 0.3, 0.62, 1.75, 1.75, -1.75])
-    y = np.array([0.5, -0.05, 0.22, 0.3, 0.22, -0.05, 0.5, 4, 4])
-    sketch.fill_canvas(top + path(x, y) * unit, person.clothes)
+    sketch.fill_canvas(top + _SHOULDERS * unit, person.clothes)
 
 
 def _draw_long_hair(sketch: Sketch, person: Person) -> None:
     head = sketch.head
-    top = head.cap(head.shape.crown, -0.7, 0.0, person.hair_volume)
-    hang = head.around(np.array([0.1, 0.1]), np.array([-100.0, 100.0]), person.hair_volume * 1.04)
-    low = hang + np.array([[-0.05, 1.35], [0.05, 1.35]]) * head.scale
+    # Its lower part hangs straight down, however the head is turned.
+    top = np.concatenate([head.cap(head.shape.crown, -0.7, 0.0), _HANG])
+    top = head.around(top, person.hair_volume)
+    low = top[-2:] + _HANG_DOWN * head.scale
     colour = mix(person.hair, 0.0, 0.2)
-    sketch.fill_canvas(np.concatenate([top, hang, low]), colour, hull=True)
+    sketch.fill_canvas(np.concatenate([top, low]), colour, hull=True)
 
 
 def _draw_back_hair(sketch: Sketch, person: Person) -> None:
@@ -120,7 +129,7 @@ def _draw_back_hair(sketch: Sketch, person: Person) -> None:
     bottom = {"afro": 0.25, "receding": 0.3}.get(person.style, 0.45)
     top = head.shape.crown * (0.75 if person.style == "receding" else 1.0)
     grow = 1.03 if person.style == "receding" else volume
-    sketch.fill_canvas(head.cap(top, -0.7, bottom, grow), person.hair, hull=True)
+    sketch.fill_around(head.cap(top, -0.7, bottom), person.hair, grow, hull=True)
     if person.style == "bun":
         knot = head.project(np.array([[0.0, head.shape.crown * 1.12, -0.3]]))[0]
         ball = ellipse(knot, np.array([0.42, 0.36]) * head.scale)
@@ -150,20 +159,19 @@ def _draw_skin(sketch: Sketch, person: Person) -> None:
     head = sketch.head
     if person.style == "bald":
         whole = head.surface(head.shape.crown, head.chin)
-        sketch.fill_canvas(whole, person.skin, hull=True)
+        sketch.fill_around(whole, person.skin, hull=True)
         return
     # Jaw and chin as a hull, then the forehead up to the hairline.
-    sketch.fill_canvas(head.front(np.full(41, 0.1), head.chin, 88), person.skin, hull=True)
-    sketch.fill_canvas(head.front(_hairline(head, person), 0.6), person.skin)
+    sketch.fill_around(head.front(_EYE_LEVEL, head.chin, 88), person.skin, hull=True)
+    sketch.fill_around(head.front(_hairline(head, person), 0.6), person.skin)
 
 
 def _draw_ear(sketch: Sketch, person: Person, side: int) -> None:
     head, sign = sketch.head, SIGNS[side]
-    across, along = ellipse(np.zeros(2), np.array([0.13, 0.25]), 16).T
-    for size, colour in ((1.0, person.skin), (0.55, features.shade_of(person, 0.45))):
-        x = sign * (head.shape.width + 0.03 + across * 0.75 * size)
-        points = np.stack([x, 0.1 + along * size, -0.16 - across * size], 1)
-        sketch.fill_canvas(head.project(points), colour)
+    root = np.array([sign * (head.shape.width + 0.03), 0.1, -0.16])
+    points = head.project(root + _EAR * np.array([sign, 1, 1]))
+    sketch.fill_canvas(points[:16], person.skin)
+    sketch.fill_canvas(points[16:], features.shade_of(person, 0.45))
 
 
 def _draw_beard(sketch: Sketch, person: Person, face: FaceShape) -> None:
@@ -183,11 +191,10 @@ def _draw_beard(sketch: Sketch, person: Person, face: FaceShape) -> None:
     edge = 0.62 + 0.04 * np.cos(turn * 5) - 0.5 * np.abs(turn) ** 2.2
     edge = edge - 0.1 * face.cheek.mean()
     grow = 1.0 if person.beard == "stubble" else 1.04
-    middle = head.project(np.zeros((1, 3)))[0]
     if person.beard == "stubble":
         # It thins out towards the cheeks.
-        sketch.fill_canvas(head.front(edge - 0.1, head.chin, 92), mix(person.skin, colour, 0.5))
-    sketch.fill_canvas(middle + (head.front(edge, head.chin, 92) - middle) * grow, colour)
+        sketch.fill_around(head.front(edge - 0.1, head.chin, 92), mix(person.skin, colour, 0.5))
+    sketch.fill_around(head.front(edge, head.chin, 92), colour, grow)
     # The lips and a rim around them stay bare.
     width = float(face.corner_x.mean()) + 0.08
     low = face.mouth_y + face.opening_down * 0.5
@@ -214,12 +221,11 @@ def _draw_strands(sketch: Sketch, person: Person, rng: np.random.Generator) -> N
     head = sketch.head
     ends = rng.uniform(-85, 85, 7)
     low = np.interp(ends, _HAIRLINE_TURNS, _hairline(head, person)) - 0.03
-    steps = np.linspace(0, 1, 6)
     high = head.shape.crown * 0.93
-    heights = high + (low[:, None] - high) * steps
     roots = ends * 0.5 + 12 * person.parting
-    turns = roots[:, None] + (ends - roots)[:, None] * steps
-    points = head.around(heights.ravel(), turns.ravel(), person.hair_volume).reshape(7, 6, 2)
-    for strand, light in zip(points, rng.random(7) < 0.5, strict=True):
-        colour = mix(person.hair, 255.0, 0.14) if light else mix(person.hair, 0.0, 0.3)
-        sketch.stroke_canvas(strand, 0.05, colour)
+    points = np.empty((7, 6, 2))
+    points[..., 0] = roots[:, None] + (ends - roots)[:, None] * _STRAND
+    points[..., 1] = high + (low[:, None] - high) * _STRAND
+    colours = mix(person.hair, 0.0, 0.3), mix(person.hair, 255.0, 0.14)
+    for strand, light in zip(points, (rng.random(7) < 0.5).tolist(), strict=True):
+        sketch.stroke_around(strand, 0.05, colours[light], person.hair_volume)

@@ -62,9 +62,9 @@ def test_attributes_are_in_the_range_of_the_split(split):
     for face in (draw_face(split, index) for index in range(24)):
         assert face.image.shape == (64, 64, 3)
         assert face.image.dtype == np.uint8
-        assert abs(face.roll) <= 20
+        assert abs(face.roll) <= 12
         beyond = max(abs(face.yaw), abs(face.pitch))
-        assert 30 < beyond <= 45 if split == "test_pose" else beyond <= 25
+        assert 30 < beyond <= 45 if split == "test_pose" else beyond <= 20
         assert (face.occlusion != "none") == (split == "test_occlusion")
         assert face.occlusion in OCCLUSIONS
         assert 0 <= face.intensity <= 1
