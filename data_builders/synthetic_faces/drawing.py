@@ -126,7 +126,9 @@ class Sketch:
             if shape.kind == "stroke":
                 polygon = next(brims)
             elif shape.kind == "hull":
-                polygon = cv2.convexHull(fixed[start:end])
+                hull = cv2.convexHull(fixed[start:end])
+                cv2.fillConvexPoly(canvas, hull, paint, cv2.LINE_8, _FRACTION_BITS)
+                continue
             else:
                 polygon = fixed[start:end]
             cv2.fillPoly(canvas, [polygon], paint, cv2.LINE_8, _FRACTION_BITS)

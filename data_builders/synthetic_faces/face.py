@@ -27,8 +27,9 @@ SPLITS: tuple[str, ...] = ("train", "valid", "test", "test_occlusion", "test_pos
 _PIXELS_PER_UNIT = 23.5  # of the finished face: half a head is that wide
 
 # What is drawn from each stream of random numbers. Streams are apart, so that a face at another
-# intensity, or without its occluder, is the same face otherwise.
-_STREAMS = ("label", "occlusion", "person", "expression", "pose", "gaze", "occluder", "photograph")
+# intensity, or without its occluder, is the same face otherwise. They are few, as starting one
+# costs as much as dozens of numbers do.
+_STREAMS = ("label", "occlusion", "picture", "expression", "occluder")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,25 +103,24 @@ def draw_face(
         kinds = len(OCCLUSIONS) - 1
         occlusion = OCCLUSIONS[1 + _balanced(seed, split, index, "occlusion", kinds)]
 
-    person = draw_person(stream("person"), difficulty)
+    chance = stream("picture")
+    person = draw_person(chance, difficulty)
     units = draw_units(mime, expression, intensity, difficulty)
     shape = shape_face(units, person.rest)
-    stand = stream("pose")
-    pose = _draw_pose(stand, split, difficulty)
-    head = _place_head(stand, person.skull, shape.jaw_drop, pose, difficulty)
+    pose = _draw_pose(chance, split, difficulty)
+    head = _place_head(chance, person.skull, shape.jaw_drop, pose, difficulty)
 
     sketch = Sketch(head)
-    draw_portrait(sketch, person, shape, stream("gaze"))
+    draw_portrait(sketch, person, shape, chance)
     if occlusion != "none":
         draw_occluder(sketch, person, occlusion, stream("occluder"))
     picture, cover = sketch.paint()
-    camera = stream("photograph")
-    shade = photography.light(head, camera, difficulty)
-    background = photography.draw_background(camera)
+    shade = photography.light(head, chance, difficulty)
+    background = photography.draw_background(chance)
     picture = photography.put_together(picture, cover, shade, background)
     return Face(
-        image=photography.expose(picture, camera, difficulty),
-        quality=int(camera.integers(difficulty.quality_min, difficulty.quality_max + 1)),
+        image=photography.expose(picture, chance, difficulty),
+        quality=int(chance.integers(difficulty.quality_min, difficulty.quality_max + 1)),
         label=expression,
         intensity=intensity,
         yaw=pose.yaw,

@@ -23,6 +23,7 @@ _LIP_FULLNESS = (1 - np.abs(_ARC) ** 2.2) ** 0.6
 _LIP_BOW = 1 - 0.22 * np.exp(-((_ARC / 0.12) ** 2))
 _DARKENING = np.array([0.5, 0.64, 0.67])
 _TEETH = np.array([240.0, 238, 228])
+_EYE_WHITE = np.array([246.0, 244, 242])
 _BLACK = np.array([12.0, 10, 10])
 _WHITE = np.array([255.0, 255, 255])
 
@@ -67,6 +68,7 @@ def draw_eyes(sketch: Sketch, person: Person, face: FaceShape, gaze: np.ndarray)
       face: how far they are open.
       gaze: where they look, offsets of the iris to the right and down, [2].
     """
+    white = mix(_EYE_WHITE, person.skin, 0.12)
     for side, sign in enumerate(SIGNS):
         x = sign * face.eye_spacing + face.eye_width * _ARC
         slant = face.eye_slant * sign * _ARC
@@ -74,7 +76,6 @@ def draw_eyes(sketch: Sketch, person: Person, face: FaceShape, gaze: np.ndarray)
         # Raised cheeks push the lower lid up in the middle: the arcs of smiling eyes.
         lower_y = (face.lid_lower[side] - 0.03 * face.cheek[side]) * _LID + slant
         lower = path(x, np.maximum(lower_y, upper[:, 1] + 0.012))
-        white = mix(np.array([246.0, 244, 242]), person.skin, 0.12)
         sketch.fill(np.concatenate([upper, lower[::-1]]), white)
         _draw_iris(sketch, person, np.array([sign * face.eye_spacing, -0.012]) + gaze)
         _draw_lids(sketch, person, upper, lower, slant)
