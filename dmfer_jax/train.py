@@ -143,13 +143,7 @@ def train_steps(
     """The loop, in one order: batch, step, evaluate, log, save."""
     options, start = run.config.train, int(train_state.step)
     train_step = steps.make_train_step(run.config, run.model, run.optimizer, run.mesh)
-    batches = read_batches(run, start)
-    progress = console.Progress(
-        total_steps=run.total_steps,
-        total_epochs=options.epochs,
-        batch_size=options.batch_size,
-        start_step=start,
-    )
+    batches, progress = read_batches(run, start), make_progress(run, start)
     began = time.monotonic() - note["seconds"]
     waiting: list[dict[str, jax.Array]] = []  # scalars of the steps since the last log line
     with writers.RunLog(run.workdir, start) as log, progress, Interruption() as interruption:
@@ -162,10 +156,9 @@ def train_steps(
                     jax.block_until_ready(scalars)
             waiting.append(scalars)
 
+            stops = interruption.signal is not None
             ends_epoch = step == run.epoch_ends[epoch - 1]
-            saves = (
-                ends_epoch or bool(interruption.signal) or _is_due(step, options.checkpoint_every)
-            )
+            saves = stops or ends_epoch or _is_due(step, options.checkpoint_every)
             if saves or _is_due(step, options.log_every):
                 log_training(run, log, progress, step, epoch, waiting)
                 waiting = []
@@ -181,7 +174,7 @@ def train_steps(
                     "labels": list(run.train.class_names),
                 }
                 checkpoints.save(train_state, note, valid_accuracy)
-            if interruption.signal:
+            if stops:
                 checkpoints.wait()
                 progress.print(
                     f"Interrupted. Saved at step {step} of {run.total_steps}; "
@@ -190,6 +183,16 @@ def train_steps(
                 raise SystemExit(interruption.exit_status)
     checkpoints.wait()
     return train_state, note
+
+
+def make_progress(run: Run, start: int) -> console.Progress:
+    """What shows how far the run is."""
+    return console.Progress(
+        total_steps=run.total_steps,
+        total_epochs=run.config.train.epochs,
+        batch_size=run.config.train.batch_size,
+        start_step=start,
+    )
 
 
 def read_batches(run: Run, start: int) -> Iterator[pipeline.Batch]:

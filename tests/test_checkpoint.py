@@ -1,0 +1,70 @@
+"""Checkpoints: what is saved is what was there, and what is kept."""
+
+import jax
+import numpy as np
+import pytest
+
+from dmfer_jax import checkpoint, sharding, state, steps
+from dmfer_jax.errors import UserError
+from dmfer_jax.optimizer import make_optimizer, make_schedule
+
+
+@pytest.fixture
+def parts(tiny_config):
+    """Returns mesh, optimizer, and a fresh state of the tiny experiment."""
+    mesh, model = sharding.make_mesh(), state.make_model(tiny_config, 8)
+    optimizer = make_optimizer(tiny_config.optimizer, make_schedule(tiny_config, 12))
+    init = jax.jit(
+        lambda: state.init_state(tiny_config, model, optimizer),
+        out_shardings=sharding.replicated(mesh),
+    )
+    return mesh, model, optimizer, init()
+
+
+def test_a_save_in_flight_is_not_touched_by_the_steps_after_it(tiny_config, parts, tmp_path):
+    mesh, model, optimizer, train_state = parts
+    train_step = steps.make_train_step(tiny_config, model, optimizer, mesh)
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8),
+        "target": np.eye(8, dtype=np.float32),
+    }
+    train_state, _ = train_step(train_state, sharding.put_batch(batch, mesh))
+    before = jax.tree.map(np.array, jax.device_get(train_state))  # a copy, not a view
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(train_state, {"epoch": 1.0}, 0.5)
+        for _ in range(4):  # each is given the saved state's memory to reuse
+            train_state, _ = train_step(train_state, sharding.put_batch(batch, mesh))
+        checkpoints.wait()
+        like = jax.eval_shape(lambda: train_state)
+        loaded = checkpoints.load(1, like, sharding.replicated(mesh))
+        assert checkpoints.note(1) == {"epoch": 1.0}
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(loaded), before)
+
+
+def test_the_last_and_the_best_are_kept_and_of_equal_ones_the_later(parts, tmp_path):
+    train_state = parts[-1]
+    accuracies = [0.3, 0.7, 0.7, None, 0.5, 0.6]
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        for step, accuracy in enumerate(accuracies, start=1):
+            now = train_state.replace(step=jax.numpy.asarray(step, jax.numpy.int32))
+            checkpoints.save(now, {"epoch": step}, accuracy)
+        checkpoints.wait()
+        assert checkpoints.step("last") == 6
+        assert checkpoints.step("best") == 3
+    kept = {path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
+    assert kept == {"3", "6"}
+    with checkpoint.Checkpoints(tmp_path) as again:
+        assert (again.step("last"), again.step("best")) == (6, 3)
+
+
+def test_checkpoint_of_another_network_is_refused_by_name(tiny_config, parts, tmp_path):
+    mesh, _, optimizer, train_state = parts
+    tiny_config.model.embedding = 32
+    other = state.make_model(tiny_config, 8)
+    like = jax.eval_shape(lambda: state.init_state(tiny_config, other, optimizer))
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(train_state, {"epoch": 0.0}, 0.1)
+        checkpoints.wait()
+        with pytest.raises(UserError, match="holds another network or optimizer"):
+            checkpoints.load(0, like, sharding.replicated(mesh))
