@@ -3,7 +3,8 @@
   python -m dmfer_jax.train --config=configs/ferplus_cpu.py --config.data.source=path/to/fer2013
 
 The smallest honest run on real faces: grey images at their own size, a ResNet-18 of 16 to 128
-channels, trained on the FER+ vote distributions and scored by the majority protocol.
+channels, trained on the FER+ vote distributions and scored by the majority protocol. Half an hour
+on two CPU cores, 79.4 % on PublicTest (results/ferplus_cpu_seed0.json).
 """
 
 from ml_collections import ConfigDict

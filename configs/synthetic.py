@@ -2,8 +2,9 @@
 
   python -m dmfer_jax.train --config=configs/synthetic.py
 
-A narrow ResNet-18 at 48 pixels on 8,000 drawn faces. It shows that everything works end to end; a
-score on drawn faces says nothing about real ones.
+A narrow ResNet-18 at 48 pixels on 8,000 drawn faces: about four minutes on two CPU cores, 94.7 % on
+test, 60.5 % with occlusion, 58.5 % turned away (results/synthetic_seed0.json). It shows that
+everything works end to end; a score on drawn faces says nothing about real ones.
 """
 
 from ml_collections import ConfigDict
@@ -23,16 +24,16 @@ def get_config() -> ConfigDict:
     config.model.width = 0.25
     config.model.embedding = 64
     config.model.heads = 4
-    # The drawn faces vary in light and tilt already.
+    # The drawn faces vary in light and tilt already, and a short run has no time for more.
     config.augment.rotation = 0.0
     config.augment.brightness = 0.0
     config.augment.contrast = 0.0
-    config.augment.erase = 0.1
+    config.augment.erase = 0.0
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 0.016
     config.optimizer.weight_decay = 0.01
     config.optimizer.warmup_epochs = 1.0
-    config.train.epochs = 6
+    config.train.epochs = 7
     config.train.batch_size = 64
     config.train.log_every = 25
     return config

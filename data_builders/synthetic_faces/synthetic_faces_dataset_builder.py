@@ -6,16 +6,18 @@ Build and read it without TensorFlow:
     builder.download_and_prepare()
     records = builder.as_data_source("train")
 
-Large splits are drawn by one process for each core. A script that builds them must keep its own
-code under `if __name__ == "__main__":`, as everything that starts processes in Python must.
+The full dataset is drawn by one process for each core.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import io
 import multiprocessing
 import os
+import sys
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -105,10 +107,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if workers == 1 or sum(config.sizes.values()) < _WORTH_A_POOL:
             super().download_and_prepare(**kwargs)
             return
-        # One pool for all splits: a process imports the main program before it draws its first
-        # face. Spawned, not forked: a copy of a process in which JAX runs threads may hang.
+        # Spawned, not forked: a copy of a process in which JAX runs threads may hang.
         spawn = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(workers, spawn) as pool:
+        with _no_main_module(), concurrent.futures.ProcessPoolExecutor(workers, spawn) as pool:
             self._map = pool.map
             super().download_and_prepare(**kwargs)
 
@@ -134,3 +135,17 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         config = self.builder_config
         assert isinstance(config, FacesConfig)
         return config
+
+
+@contextlib.contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Hides the main program from processes that are started meanwhile.
+
+    They would import all of it first (JAX, Orbax: seconds for each), and need nothing of it.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
