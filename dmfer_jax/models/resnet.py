@@ -48,8 +48,7 @@ class ConvNorm(nn.Module):
 class Block(nn.Module):
     """A residual block: two 3x3 convolutions, or 1x1, 3x3, 1x1 if `bottleneck`.
 
-    Every BatchNorm starts with a scale of 1, as in PyTorch. Starting the last one at 0 (Goyal et
-    al., 2017) leaves the short runs of this project at chance level for epochs.
+    Every BatchNorm starts with a scale of 1, as in PyTorch.
     """
 
     features: int
