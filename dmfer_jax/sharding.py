@@ -5,6 +5,7 @@ batch, so BatchNorm's statistics, centers and metrics need nothing more.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,8 +14,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from dmfer_jax.errors import UserError
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Returns a mesh of these devices (all, unless given) with the one axis "data"."""
+def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+    """Returns a mesh of these JAX devices (all, unless given) with the one axis "data"."""
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 

@@ -61,6 +61,8 @@ def make_tiny_config(data_dir: Path) -> ConfigDict:
     config.model.embedding = 16
     config.model.heads = 2
     config.optimizer.ema_decay = 0.9
+    config.optimizer.learning_rate = 1.0  # 0.03 at this batch size
+    config.optimizer.warmup_epochs = 0.5
     config.train.epochs = 2
     config.train.batch_size = 8
     config.train.eval_batch_size = 12

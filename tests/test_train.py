@@ -135,7 +135,6 @@ def test_another_config_in_the_same_folder_is_refused_by_field(tiny_config, fini
 
 
 def test_missing_test_splits_are_named_and_not_scored(tiny_config, tmp_path):
-    tiny_config.train.epochs = 1
     tiny_config.data.test_splits = ("test", "test_of_tomorrow")
     report = train.train(tiny_config, tmp_path)
     assert report["not_scored"] == ["test_of_tomorrow"]
