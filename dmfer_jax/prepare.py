@@ -25,13 +25,14 @@ from dmfer_jax.labels import EXPRESSION_NAMES
 from dmfer_jax.reporting.console import duration, print_table
 
 
-def ensure_built(dataset: str, source: str, data_dir: str) -> Path:
-    """Returns the folder of a dataset's records, building them first where there are none.
+def ensure_built(dataset: str, source: str, data_dir: str, *, always_count: bool = False) -> Path:
+    """Returns the folder of a dataset's records, building and counting them where there are none.
 
     Args:
       dataset: one of `config.DATASETS`.
       source: the file or folder as downloaded; not read when the records are there.
       data_dir: where records are kept.
+      always_count: prints the counts of records that were there before, too.
 
     Raises:
       UserError: the source is missing or not as its owners hand it out.
@@ -46,7 +47,8 @@ def ensure_built(dataset: str, source: str, data_dir: str) -> Path:
         file_format="array_record",
     )
     folder = Path(builder.data_dir)
-    if not folder.exists():
+    is_new = not folder.exists()
+    if is_new:
         print(f"Building the records of {dataset} in {folder} ...", flush=True)
         began = time.monotonic()
         manual_dir = Path(source).expanduser() if source else None
@@ -55,6 +57,7 @@ def ensure_built(dataset: str, source: str, data_dir: str) -> Path:
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of downloads; there are none
             builder.download_and_prepare(download_config=config)
         print(f"... built in {duration(time.monotonic() - began)}")
+    if is_new or always_count:
         print_counts(folder)
     return folder
 
@@ -114,7 +117,7 @@ def main(argv: Sequence[str]) -> None:
     """Builds the dataset that the flags name, or shows the counts of the one that is there."""
     del argv
     options = flags.FLAGS
-    print_counts(ensure_built(options.dataset, options.source, options.data_dir))
+    ensure_built(options.dataset, options.source, options.data_dir, always_count=True)
 
 
 if __name__ == "__main__":

@@ -106,10 +106,10 @@ def load_split(dataset_dir: Path, name: str, options: ConfigDict, *, train: bool
     if not len(positions):
         raise UserError(f"split '{name}' of {dataset_dir} has no image under '{protocol}'")
 
-    images: Images = RecordImages(records, positions, options.image_size, options.channels)
+    encoded = RecordImages(records, positions, options.image_size, options.channels)
     size = len(positions) * options.image_size**2 * options.channels  # bytes
-    if size <= options.memory_gib * 2**30:
-        images = RecordImages.decode_all(images, options.workers)  # type: ignore[arg-type]
+    fits = size <= options.memory_gib * 2**30
+    images: Images = encoded.decode_all(options.workers) if fits else encoded
     rows = fields["row"]
     return Split(
         name=name,
