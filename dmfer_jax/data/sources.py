@@ -25,8 +25,8 @@ class Images(Protocol):
         """Number of images."""
         ...
 
-    def __getitem__(self, index: Any) -> np.ndarray:
-        """The image at a position."""
+    def __getitem__(self, index: Any, /) -> Any:
+        """The image at a position, a NumPy array."""
         ...
 
 
