@@ -1,0 +1,1 @@
+"""What the builders share: reading sources as they come, checking them, writing records."""

@@ -1,0 +1,241 @@
+"""Zip, tar and tar.gz archives as lists of members that can be read in any order.
+
+Nothing is ever unpacked under a member's name, so a hostile name or link can lead nowhere; an
+archive that holds one is refused all the same, since it is not what a dataset's owners hand out.
+What a small archive may swell to is bounded.
+"""
+
+import contextlib
+import gzip
+import io
+import os
+import re
+import stat
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import IO, Any, Protocol
+
+from dmfer_jax.errors import UserError
+
+MAX_RATIO = 100
+"""How many times its own size an archive may unpack to; images hardly shrink, text by 3 to 10."""
+
+FREE_BYTES = 2**30
+"""What any archive may unpack to, whatever its own size."""
+
+UNREADABLE_SUFFIXES = (".rar", ".7z", ".z01", ".001", ".bz2", ".xz")
+"""Archives that are met in the wild and are not read here."""
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
+_TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
+_ZIP_ENCRYPTED = 0x1
+_DAMAGE = (
+    EOFError,
+    zlib.error,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    zipfile.BadZipFile,
+    NotImplementedError,  # zipfile: an unknown version or compression
+    UnicodeDecodeError,  # zipfile: a name that is no text
+)
+
+
+class Archive(Protocol):
+    """The ordinary files of an archive; `token` is what the archive needs to find one again."""
+
+    def members(self) -> Iterator[tuple[str, Any]]:
+        """Yields each member's name and token."""
+        ...
+
+    def open(self, token: Any) -> IO[bytes]:
+        """Returns a member's content as a stream; several may be open at once."""
+        ...
+
+    def size(self, token: Any) -> int:
+        """Returns a member's size in bytes, as the archive states it."""
+        ...
+
+
+def open_archive(file: IO[bytes], where: str, stack: contextlib.ExitStack) -> Archive | None:
+    """Opens an archive; what the file holds decides, not what it is called.
+
+    Args:
+      file: seekable.
+      where: the file's name, for messages.
+      stack: closes what is opened.
+
+    Returns:
+      The archive, or None if the file is none.
+
+    Raises:
+      UserError: it is damaged, or swells beyond all measure.
+    """
+    with readable(where):
+        magic = file.read(_TAR_MAGIC_AT + len(_TAR_MAGIC))
+        file.seek(0)
+        if magic.startswith(_ZIP_MAGICS):
+            return _Zip(stack.enter_context(zipfile.ZipFile(file)), where)
+        if magic.startswith(_GZIP_MAGIC):
+            unpacked = _gunzipped(file, where, stack)
+            return None if unpacked is None else _Tar(unpacked, where)
+        if magic[_TAR_MAGIC_AT:] == _TAR_MAGIC:
+            return _Tar(file, where)
+    return None
+
+
+@contextlib.contextmanager
+def readable(where: str) -> Iterator[None]:
+    """Turns what reading a damaged or locked file raises into a `UserError` that names it."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise UserError(
+            f"{where} is damaged, cut short, or packed in a way that cannot be read here "
+            f"({error}). Fetch it again, or unpack it yourself and give the folder."
+        ) from error
+    except OSError as error:
+        raise UserError(f"{where} cannot be read: {error.strerror or error}.") from error
+
+
+def copy_to_temporary_file(
+    stream: IO[bytes], packed_bytes: int, where: str, stack: contextlib.ExitStack
+) -> IO[bytes]:
+    """Unpacks a stream into a nameless file, which vanishes with the process.
+
+    Args:
+      stream: to read to its end.
+      packed_bytes: the size of what it comes out of.
+      where: its name, for messages.
+      stack: closes the file.
+
+    Raises:
+      UserError: more comes out than any dataset holds, or the disk is full.
+    """
+    limit = max(FREE_BYTES, MAX_RATIO * packed_bytes)
+    file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+    total = 0
+    while block := stream.read(2**20):
+        total += len(block)
+        if total > limit:
+            raise UserError(
+                f"{where} unpacks to more than {limit:,} bytes, far more than its own "
+                f"{packed_bytes:,}. This is not an archive as a dataset's owners hand it out."
+            )
+        try:
+            file.write(block)
+        except OSError as error:
+            raise UserError(
+                f"{where} cannot be unpacked into {tempfile.gettempdir()}: {error.strerror}. Set "
+                "the environment variable TMPDIR to a folder with more space, or unpack it "
+                "yourself and give the folder."
+            ) from error
+    file.seek(0)
+    return file
+
+
+class _Zip:
+    def __init__(self, archive: zipfile.ZipFile, where: str):
+        self._archive, self._where = archive, where
+
+    def members(self) -> Iterator[tuple[str, zipfile.ZipInfo]]:
+        for info in self._archive.infolist():
+            if info.is_dir():
+                continue
+            # Zips made on Unix keep the file type in the upper half; 0 where the maker kept none.
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG):
+                raise _not_a_file(self._where, info.filename)
+            yield _checked_name(self._where, info.filename), info
+
+    def open(self, token: zipfile.ZipInfo) -> IO[bytes]:
+        if token.flag_bits & _ZIP_ENCRYPTED:
+            raise UserError(
+                f"{self._where} ({token.filename}) is locked with a password. Unpack it yourself "
+                "and give the folder."
+            )
+        if token.file_size > max(FREE_BYTES, MAX_RATIO * token.compress_size):
+            raise UserError(
+                f"{self._where} ({token.filename}) unpacks to {token.file_size:,} bytes from "
+                f"{token.compress_size:,}. This is not a file as a dataset's owners hand it out."
+            )
+        return self._archive.open(token)
+
+    def size(self, token: zipfile.ZipInfo) -> int:
+        return token.file_size
+
+
+class _Tar:
+    def __init__(self, file: IO[bytes], where: str):
+        self._file, self._where = file, where
+
+    def members(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        with tarfile.open(fileobj=self._file, mode="r:") as archive:
+            while (member := archive.next()) is not None:
+                # tarfile keeps a kilobyte for each member that it has passed.
+                archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
+                if member.isdir():
+                    continue
+                # REGTYPE and AREGTYPE only: no links, no devices, no sparse files.
+                if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                    raise _not_a_file(self._where, member.name)
+                name = _checked_name(self._where, member.name)
+                yield name, (member.offset_data, member.size)
+
+    def open(self, token: tuple[int, int]) -> IO[bytes]:
+        return io.BufferedReader(_Part(self._file.fileno(), *token))
+
+    def size(self, token: tuple[int, int]) -> int:
+        return token[1]
+
+
+class _Part(io.RawIOBase):
+    """A stretch of a file; threads may read several at once."""
+
+    def __init__(self, descriptor: int, start: int, size: int):
+        self._descriptor, self._at, self._end = descriptor, start, start + size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        wanted = min(len(buffer), self._end - self._at)
+        data = os.pread(self._descriptor, wanted, self._at)
+        if wanted and not data:
+            raise EOFError("a member reaches beyond the end of the file")
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def _gunzipped(file: IO[bytes], where: str, stack: contextlib.ExitStack) -> IO[bytes] | None:
+    """A tar.gz cannot be read in any order; returns the tar inside it, or None if there is none."""
+    with gzip.open(file) as unzipped:
+        magic = unzipped.read(_TAR_MAGIC_AT + len(_TAR_MAGIC))
+        if magic[_TAR_MAGIC_AT:] != _TAR_MAGIC:
+            return None
+        unzipped.seek(0)
+        packed_bytes = os.fstat(file.fileno()).st_size
+        return copy_to_temporary_file(unzipped, packed_bytes, where, stack)  # pyright: ignore[reportArgumentType]
+
+
+def _checked_name(where: str, name: str) -> str:
+    path = PurePosixPath(name.replace("\\", "/"))  # some zips of Windows have its separators
+    drive = re.match("[A-Za-z]:", name)
+    if path.is_absolute() or ".." in path.parts or drive or "\0" in name:
+        raise UserError(
+            f"{where} holds a file named {name!r}, which leads out of the archive. This is not an "
+            "archive as a dataset's owners hand it out; fetch it again from them."
+        )
+    return str(path)
+
+
+def _not_a_file(where: str, name: str) -> UserError:
+    return UserError(
+        f"{where} holds {name!r}, which is a link or a device and no file. This is not an archive "
+        "as a dataset's owners hand it out; fetch it again, or unpack it yourself if you trust it."
+    )

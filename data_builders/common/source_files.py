@@ -1,0 +1,204 @@
+"""The files under whatever a user points at, found and read in one way.
+
+A folder, a zip, a tar or a tar.gz; archives inside it are seen as if unpacked where they lie, one
+level deep. Builders look for names and never care what packs them or how many folders lie above.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from data_builders.common.archives import (
+    UNREADABLE_SUFFIXES,
+    Archive,
+    copy_to_temporary_file,
+    open_archive,
+    readable,
+)
+from dmfer_jax.errors import UserError
+
+MAX_FILE_BYTES = 2**28
+"""What `SourceFiles.read` takes into memory at most: no image or annotation comes near it."""
+
+_ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+_LEFT_BY_SYSTEMS = ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+_Place = tuple[Archive, Any] | None  # None: a file on disk, at its own path
+
+
+class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
+    """All files under a source, by their path from it, with "/" between the parts.
+
+    Files of systems (hidden ones, `__MACOSX`) are left out. May be read by several threads.
+
+    Args:
+      source: a folder or an archive. Another file stands for the folder that it lies in.
+
+    Raises:
+      UserError: there is nothing, or it cannot be read, or an archive is damaged or hostile.
+    """
+
+    def __init__(self, source: Path):
+        self.source = source
+        self.archives: list[str] = []  # paths of the archives that were looked into
+        self.unreadable: list[str] = []  # paths of archives of kinds that are not read here
+        self._folders: dict[str, dict[str, _Place]] = {}
+        self._stack = contextlib.ExitStack()
+        try:
+            self._index()
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def folders(self) -> list[str]:
+        """Returns the folders that hold files; "" is the source itself."""
+        return sorted(self._folders)
+
+    def names_in(self, folder: str) -> list[str]:
+        """Returns the names of the files directly in a folder, sorted; none if it is not there."""
+        return sorted(self._folders.get(folder, ()))
+
+    def find(self, *names: str) -> list[str]:
+        """Returns the paths of files with one of these names, in any case, nearest first."""
+        wanted = {name.lower() for name in names}
+        found = [path for path in self if PurePosixPath(path).name.lower() in wanted]
+        return sorted(found, key=lambda path: (path.count("/"), path))
+
+    def __iter__(self) -> Iterator[str]:
+        for folder, names in self._folders.items():
+            for name in names:
+                yield f"{folder}/{name}" if folder else name
+
+    def __contains__(self, path: object) -> bool:
+        folder, _, name = str(path).rpartition("/")
+        return name in self._folders.get(folder, ())
+
+    def read(self, path: str, limit: int = MAX_FILE_BYTES) -> bytes:
+        """Returns the content of a file.
+
+        Args:
+          path: as given by `find` or `names_in`.
+          limit: the most bytes that make sense.
+
+        Raises:
+          UserError: it cannot be read, is damaged, or is larger than the limit.
+        """
+        with self.open(path) as stream:
+            content = stream.read(limit + 1)
+        if len(content) > limit:
+            raise UserError(
+                f"{self.where(path)} has more than {limit:,} bytes; nothing like that belongs to "
+                "a dataset of faces."
+            )
+        return content
+
+    @contextlib.contextmanager
+    def open(self, path: str) -> Iterator[IO[bytes]]:
+        """Opens a file as a stream of bytes; damage met inside the block is a `UserError` too."""
+        folder, _, name = path.rpartition("/")
+        place = self._folders[folder][name]
+        with readable(self.where(path)):
+            if place is None:
+                with (self._root / path).open("rb") as stream:
+                    yield stream
+            else:
+                archive, token = place
+                with archive.open(token) as stream:
+                    yield stream
+
+    def where(self, path: str) -> str:
+        """Returns how to call a file in a message: its place on disk or in its archive."""
+        folder, _, name = path.rpartition("/")
+        if self._folders.get(folder, {}).get(name) is None:
+            return str(self._root / path)
+        return f"{self.source} ({path})"
+
+    def describe(self) -> str:
+        """Returns what the source holds, in a line, for a message that it is not recognised."""
+        names = sorted({path.split("/")[0] + "/" * ("/" in path) for path in self})
+        text = f"it holds {', '.join(names[:12]) or 'no file'}{', ...' if len(names) > 12 else ''}"
+        if self.unreadable:
+            text += f". Unpack {', '.join(self.unreadable[:3])} yourself: that kind is not read"
+        return text
+
+    def _index(self) -> None:
+        self._root = self.source
+        if not self.source.exists():
+            raise UserError(f"{self.source} does not exist. Give the file or folder as downloaded.")
+        if self.source.is_dir():
+            self._index_folder(self.source, "", frozenset())
+        else:
+            with readable(str(self.source)):
+                file = self._stack.enter_context(self.source.open("rb"))
+            if os.fstat(file.fileno()).st_size == 0:
+                raise UserError(f"{self.source} is empty (0 bytes). Fetch it again.")
+            archive = open_archive(file, str(self.source), self._stack)
+            if archive is None:
+                if self.source.name.lower().endswith((*_ARCHIVE_SUFFIXES, *UNREADABLE_SUFFIXES)):
+                    raise UserError(
+                        f"{self.source} is no zip, tar or tar.gz. Unpack it yourself and give the "
+                        "folder, or fetch it again if it should be one."
+                    )
+                self._root = self.source.parent
+                self._index_folder(self._root, "", frozenset())
+            else:
+                self.archives.append(self.source.name)
+                self._index_archive(archive, "", str(self.source))
+        self._look_into_archives()
+
+    def _index_folder(self, folder: Path, path: str, above: frozenset[tuple[int, int]]) -> None:
+        with readable(str(folder)):
+            status = folder.stat()
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:  # a link to a folder above
+            return
+        for entry in entries:
+            if _is_of_a_system(entry.name):
+                continue
+            if entry.is_dir():
+                inside = f"{path}/{entry.name}" if path else entry.name
+                self._index_folder(Path(entry.path), inside, above | {identity})
+            elif entry.is_file():
+                self._folders.setdefault(path, {})[entry.name] = None
+
+    def _index_archive(self, archive: Archive, path: str, where: str) -> None:
+        with readable(where):
+            for member, token in archive.members():
+                if any(_is_of_a_system(part) for part in member.split("/")):
+                    continue
+                folder, _, name = f"{path}/{member}".strip("/").rpartition("/")
+                # What lies unpacked beside its archive comes first: it may have been mended.
+                self._folders.setdefault(folder, {}).setdefault(name, (archive, token))
+
+    def _look_into_archives(self) -> None:
+        for path in list(self):
+            if path.lower().endswith(UNREADABLE_SUFFIXES):
+                self.unreadable.append(path)
+            if not path.lower().endswith(_ARCHIVE_SUFFIXES):
+                continue
+            with self.open(path) as stream:
+                file = self._seekable(path, stream)
+            archive = open_archive(file, self.where(path), self._stack)
+            if archive is not None:
+                self.archives.append(path)
+                self._index_archive(archive, path.rpartition("/")[0], self.where(path))
+
+    def _seekable(self, path: str, stream: IO[bytes]) -> IO[bytes]:
+        folder, _, name = path.rpartition("/")
+        place = self._folders[folder][name]
+        if place is None:
+            return self._stack.enter_context((self._root / path).open("rb"))
+        archive, token = place
+        return copy_to_temporary_file(
+            stream, archive.size(token), f"{self.source} ({path})", self._stack
+        )
+
+
+def _is_of_a_system(name: str) -> bool:
+    return name.startswith(".") or name in _LEFT_BY_SYSTEMS
