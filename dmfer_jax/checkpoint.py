@@ -14,6 +14,7 @@ from jax.sharding import Sharding
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
+from dmfer_jax.config import get_config
 from dmfer_jax.errors import UserError
 from dmfer_jax.state import TrainState
 
@@ -127,7 +128,7 @@ def save_config(workdir: Path, config: ConfigDict) -> None:
     path = workdir / "config.json"
     new = json.loads(config.to_json_best_effort())
     if path.exists():
-        old = json.loads(path.read_text())
+        old = json.loads(_read_config(path).to_json_best_effort())
         differences = _differences(old, new)
         if differences:
             raise UserError(
@@ -148,7 +149,14 @@ def load_config(workdir: Path) -> ConfigDict:
     path = workdir / "config.json"
     if not path.is_file():
         raise UserError(f"{workdir} holds no run: there is no {path.name} in it")
-    return ConfigDict(json.loads(path.read_text()))
+    return _read_config(path)
+
+
+def _read_config(path: Path) -> ConfigDict:
+    """A run's config; fields that were not there yet get their defaults, which do what it did."""
+    config = get_config()
+    config.update(json.loads(path.read_text()))
+    return config
 
 
 _MAY_CHANGE = (

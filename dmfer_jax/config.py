@@ -35,6 +35,7 @@ def get_config() -> ConfigDict:
     data.channels = 3  # 3 (RGB) or 1 (grey)
     data.valid_split = "valid"  # the best epoch is chosen on this one
     data.test_splits = ("test",)  # scored once, after training
+    data.drop_classes = ()  # names of classes to leave out; ("contempt",) makes AffectNet-7 of 8
     data.limit = 0  # use only the first so many examples of each split; 0 is all
     data.memory_gib = 4.0  # a split whose decoded images fit in this is kept in memory
     data.workers = 4  # threads that decode images of a split that does not fit

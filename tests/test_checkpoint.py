@@ -1,10 +1,13 @@
 """Checkpoints: what is saved is what was there, and what is kept."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 
 from dmfer_jax import checkpoint, sharding, state, steps
+from dmfer_jax import config as configs
 from dmfer_jax.errors import UserError
 from dmfer_jax.optimizer import make_optimizer, make_schedule
 
@@ -68,3 +71,18 @@ def test_checkpoint_of_another_network_is_refused_by_name(tiny_config, parts, tm
         checkpoints.wait()
         with pytest.raises(UserError, match="holds another network or optimizer"):
             checkpoints.load(0, like, sharding.replicated(mesh))
+
+
+def test_run_from_before_a_field_was_added_can_be_read_and_gone_on_with(tiny_config, tmp_path):
+    checkpoint.save_config(tmp_path, tiny_config)
+    path = tmp_path / "config.json"
+    stored = json.loads(path.read_text())
+    del stored["data"]["drop_classes"]
+    path.write_text(json.dumps(stored))
+    loaded = checkpoint.load_config(tmp_path)
+    assert loaded.to_dict() == tiny_config.to_dict()
+    configs.validate(loaded)
+    checkpoint.save_config(tmp_path, tiny_config)
+    tiny_config.data.drop_classes = ("contempt",)
+    with pytest.raises(UserError, match=r"drop_classes was \[\] and is \['contempt'\]"):
+        checkpoint.save_config(tmp_path, tiny_config)

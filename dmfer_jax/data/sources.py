@@ -4,6 +4,7 @@ A split that fits in memory is decoded once into one uint8 array; a larger one d
 whenever it is asked for. Both are indexed in the same way, by position in the split.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,6 @@ from ml_collections import ConfigDict
 from dmfer_jax.data import protocols
 from dmfer_jax.data.images import decode_image
 from dmfer_jax.errors import UserError
-from dmfer_jax.labels import EXPRESSION_NAMES
 
 
 class Images(Protocol):
@@ -37,10 +37,13 @@ class Split:
     Attributes:
       name: such as "train".
       images: n images.
-      labels: int32 `[n]`, canonical expressions.
+      labels: int32 `[n]`, positions in `class_names`.
       targets: float32 `[n, K]`, what training aims at; rows sum to 1.
       rows: int64 `[n]`, position in the source.
       repeated: bool `[n]`, whether an earlier row of the source has the same pixels.
+      names: str `[n]`, what the source calls each image.
+      groups: {attribute: str `[n]`}, such as {"gender": ["female", "unknown", ...]}, by which
+        accuracy can be reported; "unknown" where the source does not say.
       class_names: the K names, in label order.
     """
 
@@ -50,6 +53,8 @@ class Split:
     targets: np.ndarray
     rows: np.ndarray
     repeated: np.ndarray
+    names: np.ndarray
+    groups: dict[str, np.ndarray]
     class_names: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -94,22 +99,28 @@ def load_split(dataset_dir: Path, name: str, options: ConfigDict, *, train: bool
       train: whether labels follow `train_protocol` rather than `protocol`.
 
     Raises:
-      UserError: the build has no such split, or the protocol keeps none of its images.
+      UserError: the build has no such split or class, or the protocol keeps none of its images.
     """
+    given: Any = options  # pyright reads a union of all types from a ConfigDict
     records = open_records(dataset_dir, name)
-    fields = read_fields(records)
-    protocol = (train and options.train_protocol) or options.protocol
-    keep, labels, targets = _labels(fields, protocol)
+    fields, built = read_fields(records), class_labels(records)
+    classes = built["label"]
+    protocol = (train and given.train_protocol) or given.protocol
+    keep, labels, targets = _labels(fields, protocol, len(classes))
+    columns = _kept_columns(classes, given.drop_classes)
+    if len(columns) < len(classes):
+        keep, labels, targets = _without_columns(keep, targets, columns)
     positions = np.flatnonzero(keep)
-    if options.limit:
-        positions = positions[: options.limit]
+    if given.limit:
+        positions = positions[: given.limit]
     if not len(positions):
-        raise UserError(f"split '{name}' of {dataset_dir} has no image under '{protocol}'")
+        of_votes = f" under '{protocol}'" if "votes_new" in fields else ""
+        raise UserError(f"split '{name}' of {dataset_dir} has no image{of_votes}")
 
-    encoded = RecordImages(records, positions, options.image_size, options.channels)
-    size = len(positions) * options.image_size**2 * options.channels  # bytes
-    fits = size <= options.memory_gib * 2**30
-    images: Images = encoded.decode_all(options.workers) if fits else encoded
+    encoded = RecordImages(records, positions, given.image_size, given.channels)
+    size = len(positions) * given.image_size**2 * given.channels  # bytes
+    fits = size <= given.memory_gib * 2**30
+    images: Images = encoded.decode_all(given.workers) if fits else encoded
     rows = fields["row"]
     return Split(
         name=name,
@@ -118,7 +129,14 @@ def load_split(dataset_dir: Path, name: str, options: ConfigDict, *, train: bool
         targets=targets[positions].astype(np.float32),
         rows=rows[positions],
         repeated=(fields.get("first_row", rows) < rows)[positions],
-        class_names=EXPRESSION_NAMES,
+        names=fields["name"][positions],
+        groups={
+            # The -1 of what is not known picks the last one.
+            attribute: np.array([*values, "unknown"])[fields[attribute][positions]]
+            for attribute, values in built.items()
+            if attribute != "label"
+        },
+        class_names=tuple(classes[column] for column in columns),
     )
 
 
@@ -146,17 +164,43 @@ def open_records(dataset_dir: Path, name: str) -> Any:
     return builder.as_data_source(split=name, decoders={"image": tfds.decode.SkipDecoding()})
 
 
+def class_labels(records: Any) -> dict[str, tuple[str, ...]]:
+    """Returns the names of the values of each field that is one of several: {field: names}.
+
+    "label" is the class; any other is an attribute of the person or the image, such as "gender".
+    """
+    import tensorflow_datasets as tfds
+
+    return {
+        field: tuple(feature.names)
+        for field, feature in records.dataset_info.features.items()
+        if isinstance(feature, tfds.features.ClassLabel)
+    }
+
+
 def read_fields(records: Any) -> dict[str, np.ndarray]:
-    """Returns everything but the images and names, as arrays over all records."""
-    fields: dict[str, list[Any]] = {}
+    """Returns what decides over the records and names them, as arrays `[n, ...]` over all of them.
+
+    Args:
+      records: of `open_records`.
+
+    Returns:
+      `label`, `name`, `row`; `first_row`, the votes and the fields of `class_labels` where the
+      dataset has them.
+    """
+    fields = {key: [] for key in _FIELDS & records.dataset_info.features.keys()}
+    fields |= {key: [] for key in class_labels(records)}
     for record in records:
-        for key in record.keys() & {"label", "row", "first_row", "votes_new", "votes_label_csv"}:
-            fields.setdefault(key, []).append(record[key])
+        for key, values in fields.items():
+            values.append(_text(record[key]) if key == "name" else record[key])
     return {key: np.asarray(values) for key, values in fields.items()}
 
 
+_FIELDS = {"label", "name", "row", "first_row", "votes_new", "votes_label_csv"}
+
+
 def _labels(
-    fields: dict[str, np.ndarray], protocol: str
+    fields: dict[str, np.ndarray], protocol: str, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which records count, their labels, and their target distributions."""
     if "votes_new" in fields:
@@ -166,8 +210,35 @@ def _labels(
         keep, labels = targets.keep, targets.label
     else:
         labels = fields["label"]
-        keep = np.ones(len(labels), bool)
-    return keep, labels, np.eye(len(EXPRESSION_NAMES), dtype=np.float32)[labels]
+        keep = labels >= 0
+    return keep, labels, np.eye(num_classes, dtype=np.float32)[labels]
+
+
+def _kept_columns(classes: tuple[str, ...], dropped: Sequence[str]) -> list[int]:
+    """Positions of the classes that are not left out."""
+    unknown = [name for name in dropped if name not in classes]
+    if unknown:
+        raise UserError(
+            f"config.data.drop_classes names {unknown[0]!r}, which is no class of this dataset; "
+            f"its classes are {', '.join(classes)}. Several are given as \"('a', 'b')\"."
+        )
+    columns = [column for column, name in enumerate(classes) if name not in dropped]
+    if len(columns) < 2:
+        raise UserError(
+            f"config.data.drop_classes leaves {len(columns)} of the classes "
+            f"{', '.join(classes)}; at least two must remain"
+        )
+    return columns
+
+
+def _without_columns(
+    keep: np.ndarray, targets: np.ndarray, columns: list[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`_labels` of the classes in `columns` alone; those with no share in them do not count."""
+    shares = targets[:, columns]
+    total = shares.sum(axis=1, keepdims=True)
+    shares = shares / np.where(total > 0, total, 1)
+    return keep & (total[:, 0] > 0), shares.argmax(axis=1), shares
 
 
 def _text(value: Any) -> str:

@@ -39,6 +39,8 @@ def make_split(examples: int, *, in_memory: bool = True) -> Split:
         targets=targets,
         rows=numbers * 10,
         repeated=numbers % 3 == 2,
+        names=numbers.astype(str),
+        groups={},
         class_names=("a", "b", "c", "d"),
     )
 

@@ -1,10 +1,15 @@
 """Splits of built records: which rows count under which protocol, and their images and targets."""
 
+import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+from etils import epath
+from PIL import Image
 
 from dmfer_jax.config import get_config
 from dmfer_jax.data import sources
@@ -27,6 +32,53 @@ def faces_dir(data_dir: Path) -> Path:
     """The tiny embedded faces: 48 to train on, 16 in each other split."""
     (folder,) = data_dir.glob("synthetic_faces/tiny/*")
     return folder
+
+
+class Pets(tfds.core.GeneratorBasedBuilder):
+    """Six images of the user's own classes, with what is known of each animal."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    pkg_dir_path = epath.Path(__file__).parent  # TFDS expects a builder in a package
+    LABELS = (1, 0, 2, 1, -1, 2)  # one without a label
+    SEXES = (0, 1, -1, 0, 1, 1)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Image(shape=(16, 16, 1), encoding_format="png"),
+            "label": tfds.features.ClassLabel(names=["owl", "cat", "dog"]),
+            "sex": tfds.features.ClassLabel(names=["female", "male"]),
+            "weight": np.float32,
+            "name": tfds.features.Text(),
+            "row": np.int64,
+            "first_row": np.int64,
+        }
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features), disable_shuffling=True
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        del dl_manager
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        for row, (label, sex) in enumerate(zip(self.LABELS, self.SEXES, strict=True)):
+            png = io.BytesIO()
+            Image.new("L", (16, 16), row).save(png, "png")
+            fields = {
+                "image": io.BytesIO(png.getvalue()),
+                "label": label,
+                "sex": sex,
+                "weight": 2.5,
+            }
+            yield row, {**fields, "name": f"Tür{row}.png", "row": row, "first_row": row}
+
+
+@pytest.fixture(scope="session")
+def pets_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pets")
+    builder = Pets(data_dir=folder, file_format="array_record")
+    builder.download_and_prepare()
+    return Path(builder.data_dir)
 
 
 def data(**changes: Any) -> Any:
@@ -119,6 +171,69 @@ def test_dataset_without_votes_has_one_label_for_each_row(faces_dir):
     assert np.bincount(split.labels).tolist() == [2] * 8  # the builder balances the classes
     np.testing.assert_array_equal(split.targets, np.eye(8)[split.labels])
     assert not split.repeated.any()
+
+
+def test_classes_names_and_attributes_are_those_of_the_build(pets_dir):
+    split = load_split(pets_dir, "train", data(), train=True)
+    assert split.class_names == ("owl", "cat", "dog")
+    # Row 4 has no label, so it does not take part.
+    assert split.rows.tolist() == [0, 1, 2, 3, 5]
+    assert split.labels.tolist() == [1, 0, 2, 1, 2]
+    np.testing.assert_array_equal(split.targets, np.eye(3)[split.labels])
+    assert split.names.tolist() == ["Tür0.png", "Tür1.png", "Tür2.png", "Tür3.png", "Tür5.png"]
+    assert list(split.groups) == ["sex"]
+    assert split.groups["sex"].tolist() == ["female", "male", "unknown", "female", "male"]
+
+
+def test_dataset_without_attributes_has_no_groups(ferplus_dir):
+    split = load_split(ferplus_dir, "train", data(), train=True)
+    assert split.groups == {}
+    assert split.names.shape == (len(split),)
+
+
+def test_classes_left_out_take_their_rows_with_them_and_the_others_are_counted_anew(pets_dir):
+    split = load_split(pets_dir, "train", data(drop_classes=("owl",)), train=True)
+    assert split.class_names == ("cat", "dog")
+    assert split.rows.tolist() == [0, 2, 3, 5]
+    assert split.labels.tolist() == [0, 1, 0, 1]
+    np.testing.assert_array_equal(split.targets, np.eye(2)[split.labels])
+    assert split.images[1].max() == 2  # the pixels of row 2
+    assert split.groups["sex"].tolist() == ["female", "unknown", "female", "male"]
+    assert split.labels.dtype == np.int32
+    assert split.targets.dtype == np.float32
+
+
+def test_votes_for_a_class_left_out_go_to_the_others(ferplus_dir):
+    options = data(train_protocol="votes", drop_classes=("neutral",))
+    split = load_split(ferplus_dir, "train", options, train=True)
+    # Of row 0's votes 4 neutral, 3 anger, 2 disgust, the last two remain.
+    assert split.rows[0] == 0
+    np.testing.assert_allclose(split.targets[0], np.array([0, 0, 0, 3, 2, 0, 0]) / 5)
+    assert split.class_names[split.labels[0]] == "anger"
+    np.testing.assert_allclose(split.targets.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_row_whose_votes_are_all_for_classes_left_out_does_not_count(ferplus_dir):
+    options = data(train_protocol="votes", drop_classes=("neutral", "anger", "disgust"))
+    split = load_split(ferplus_dir, "train", options, train=True)
+    assert 0 not in split.rows
+    assert np.isfinite(split.targets).all()
+
+
+def test_row_whose_label_is_left_out_does_not_count_under_a_protocol(ferplus_dir):
+    split = load_split(ferplus_dir, "train", data(drop_classes=("neutral",)), train=True)
+    labels = dict(zip(split.rows.tolist(), split.labels.tolist(), strict=True))
+    assert labels == {2: 0, 5: 1}  # happiness and surprise, one place nearer to the front
+
+
+def test_unknown_class_to_leave_out_is_an_error_that_names_those_there_are(pets_dir):
+    with pytest.raises(UserError, match=r"names 'cow', .* its classes are owl, cat, dog"):
+        load_split(pets_dir, "train", data(drop_classes=("owl", "cow")), train=True)
+
+
+def test_one_class_alone_is_an_error(pets_dir):
+    with pytest.raises(UserError, match="leaves 1 of the classes owl, cat, dog; at least two"):
+        load_split(pets_dir, "train", data(drop_classes=("owl", "cat")), train=True)
 
 
 def test_names_of_splits_are_those_built(ferplus_dir, faces_dir):
