@@ -3,9 +3,12 @@
 import io
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from dmfer_jax.errors import UserError
+
+MAX_PIXELS = 50_000_000
+"""Larger images are refused before they are decoded: a small file may claim any size."""
 
 
 def decode_image(encoded: bytes, size: int, channels: int, name: str = "") -> np.ndarray:
@@ -28,16 +31,59 @@ def decode_image(encoded: bytes, size: int, channels: int, name: str = "") -> np
       UserError: the bytes are no image, or a truncated one, or its pixels have no known range.
     """
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            image = _opaque(_eight_bits(_upright(image)))
-            image = image.convert("RGB" if channels == 3 else "L")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        image = open_image(encoded, channels)
+    except ValueError as error:
         raise UserError(
             f"image '{name}' cannot be decoded ({error}); rebuild the dataset from the source files"
         ) from error
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image, np.uint8).reshape(size, size, channels)
+
+
+def open_image(encoded: bytes, channels: int) -> Image.Image:
+    """Decodes an image as `decode_image` does, in its own size.
+
+    Args:
+      encoded: the file's bytes.
+      channels: 3 for RGB, 1 for grey.
+
+    Returns:
+      An upright image of mode "RGB" or "L".
+
+    Raises:
+      ValueError: the bytes are no image, or a truncated one, or one that is too large, or its
+        pixels have no known range. The message is the reason alone.
+    """
+    with image_header(encoded) as image:
+        try:
+            image = _opaque(_eight_bits(_upright(image)))
+            return image.convert("RGB" if channels == 3 else "L")
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+            raise ValueError(str(error)) from error
+
+
+def image_header(encoded: bytes) -> Image.Image:
+    """Returns an image whose size and format are known and whose pixels are not decoded yet.
+
+    Raises:
+      ValueError: the bytes are no image, or one of more than `MAX_PIXELS`.
+    """
+    try:
+        image = Image.open(io.BytesIO(encoded))
+    except UnidentifiedImageError as error:
+        raise ValueError(f"it is no image; it begins with {encoded[:16]!r}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # see open_image
+        raise ValueError(str(error)) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(
+            f"it has {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} make sense"
+        )
+    return image
 
 
 _TURN_UPRIGHT = {

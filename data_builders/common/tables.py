@@ -1,0 +1,86 @@
+"""Reads annotation tables: csv files with a header, and lists of words."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+
+from data_builders.common.source_files import SourceFiles
+from dmfer_jax.errors import UserError
+
+
+def read_csv(
+    files: SourceFiles, path: str, columns: Sequence[str]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yields the rows of a csv file; byte order marks, CRLF and spaces are no matter.
+
+    Args:
+      files: the source.
+      path: of the csv file in it.
+      columns: those that must be there, in lower case; others are passed over.
+
+    Yields:
+      What to call the row in a message, and its cells by column, stripped.
+
+    Raises:
+      UserError: a column is missing, a row has too few cells, or it is no text.
+    """
+    with files.open(path) as stream:
+        try:
+            rows = csv.reader(io.TextIOWrapper(stream, "utf-8-sig", newline=""))  # pyright: ignore[reportArgumentType]
+            header = [cell.strip().lower() for cell in next(rows, [])]
+            if missing := [column for column in columns if column not in header]:
+                raise UserError(
+                    f"{files.where(path)}, row 1: the header is '{','.join(header)[:100]}', without "
+                    f"{', '.join(missing)}; expected {','.join(columns)}."
+                )
+            places = [(column, header.index(column)) for column in columns]
+            for cells in rows:
+                if not cells:
+                    continue
+                where = f"{files.where(path)}, row {rows.line_num} (the header is row 1)"
+                if len(cells) < len(header):
+                    raise UserError(
+                        f"{where}: {len(cells)} cells; expected {len(header)}. The file may be cut "
+                        "short; fetch it again."
+                    )
+                yield where, {column: cells[place].strip() for column, place in places}
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UserError(
+                f"{files.where(path)} cannot be read as a csv file ({error}). Fetch it again."
+            ) from error
+
+
+def read_words(files: SourceFiles, path: str) -> Iterator[tuple[str, list[str]]]:
+    """Yields the lines of a list that are not blank, split at white space.
+
+    Args:
+      files: the source.
+      path: of the list in it.
+
+    Yields:
+      What to call the line in a message, and its words.
+
+    Raises:
+      UserError: it is no text.
+    """
+    try:
+        text = files.read(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{files.where(path)} is no text ({error}). Fetch it again.") from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        if words := line.split():
+            yield f"{files.where(path)}, row {number}", words
+
+
+def whole_number(text: str, where: str, what: str, allowed: range) -> int:
+    """Returns the number that a cell holds.
+
+    Raises:
+      UserError: it is no whole number, or not one of those allowed.
+    """
+    if not text.lstrip("-").isascii() or not text.lstrip("-").isdigit() or int(text) not in allowed:
+        raise UserError(
+            f"{where}: {what} is '{text[:40]}'; expected a whole number from {allowed.start} to "
+            f"{allowed.stop - 1}."
+        )
+    return int(text)
