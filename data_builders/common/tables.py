@@ -30,8 +30,8 @@ def read_csv(
             header = [cell.strip().lower() for cell in next(rows, [])]
             if missing := [column for column in columns if column not in header]:
                 raise UserError(
-                    f"{files.where(path)}, row 1: the header is '{','.join(header)[:100]}', without "
-                    f"{', '.join(missing)}; expected {','.join(columns)}."
+                    f"{files.where(path)}, row 1: the header is '{','.join(header)[:100]}'. It "
+                    f"lacks {', '.join(missing)}; expected {','.join(columns)}."
                 )
             places = [(column, header.index(column)) for column in columns]
             for cells in rows:
