@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from data_builders.common.record_builder import Examples, RecordBuilder
 from data_builders.synthetic_faces.difficulty import DEFAULT, Difficulty
 from data_builders.synthetic_faces.drawing import SIDE
 from data_builders.synthetic_faces.face import draw_records
@@ -50,7 +51,7 @@ class FacesConfig(tfds.core.BuilderConfig):
     workers: int = 0
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(RecordBuilder):
     """Draws the embedded faces."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -75,28 +76,22 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(SIDE, SIDE, 3), encoding_format="jpeg"),
-                    "label": tfds.features.ClassLabel(names=EXPRESSION_NAMES),
-                    "name": tfds.features.Text(),
-                    "row": np.int64,
-                    "intensity": np.float32,
-                    "yaw": np.float32,
-                    "pitch": np.float32,
-                    "roll": np.float32,
-                    "occlusion": tfds.features.Text(),
-                }
-            ),
+        return self.record_info(
+            {
+                "image": tfds.features.Image(shape=(SIDE, SIDE, 3), encoding_format="jpeg"),
+                "label": tfds.features.ClassLabel(names=EXPRESSION_NAMES),
+                "name": tfds.features.Text(),
+                "row": np.int64,
+                "intensity": np.float32,
+                "yaw": np.float32,
+                "pitch": np.float32,
+                "roll": np.float32,
+                "occlusion": tfds.features.Text(),
+            },
             supervised_keys=("image", "label"),
-            # The faces are drawn in random order already; so record i is face i.
-            disable_shuffling=True,
         )
 
-    def download_and_prepare(  # pyright: ignore[reportIncompatibleVariableOverride]
-        self, **kwargs: Any
-    ) -> None:
+    def download_and_prepare(self, **kwargs: Any) -> None:
         """Draws the faces and writes the records; see `tfds.core.DatasetBuilder`.
 
         Args:
@@ -115,12 +110,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     _map: Callable[..., Iterator[list[dict[str, Any]]]] = map
 
-    def _split_generators(self, dl_manager):
-        del dl_manager  # nothing is downloaded
+    def split_examples(self) -> dict[str, Examples]:
+        """Returns the faces of each split; see `RecordBuilder`."""
         sizes = self._faces_config.sizes
-        return {split: self._generate_examples(split, size) for split, size in sizes.items()}
+        return {split: Examples(size, self._draw(split, size)) for split, size in sizes.items()}
 
-    def _generate_examples(self, split: str, size: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _draw(self, split: str, size: int) -> Iterator[dict[str, Any]]:
         config = self._faces_config
         draw = functools.partial(
             draw_records, split, seed=config.seed, difficulty=config.difficulty
@@ -128,7 +123,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         chunks = [range(start, min(start + _CHUNK, size)) for start in range(0, size, _CHUNK)]
         for records in self._map(draw, chunks):
             for record in records:
-                yield record["row"], {**record, "image": io.BytesIO(record["image"])}
+                yield {**record, "image": io.BytesIO(record["image"])}
 
     @property
     def _faces_config(self) -> FacesConfig:
