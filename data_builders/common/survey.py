@@ -45,7 +45,8 @@ class Survey:
       variant: the builder's config, such as "aligned"; "" where a dataset has one form only.
       class_names: in label order.
       splits: {split: its rows}.
-      published: {split: images per class, in label order}, of the splits whose counts are known.
+      published: {split: images per class, in label order}, of the splits whose counts are known;
+        "train+valid" is the two together.
       notes: what a user should know, a sentence each.
       problems: what does not fit together (an image listed and missing, one that is not listed),
         a sentence each. They stop a build unless mismatches are allowed; the images concerned
@@ -61,8 +62,13 @@ class Survey:
     problems: list[str] = field(default_factory=list)
 
     def counts(self, split: str) -> tuple[int, ...]:
-        """Returns the images of a split per class, in label order."""
-        labels = np.asarray(self.splits[split].labels, np.int64)
+        """Returns the images of a split per class, in label order.
+
+        Args:
+          split: its name, or several joined by "+": those of them that there are, together.
+        """
+        parts = [self.splits[part].labels for part in _parts(split, self.splits)]
+        labels = np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)
         return tuple(np.bincount(labels, minlength=len(self.class_names)).tolist())
 
     def mismatches(self) -> list[str]:
@@ -70,12 +76,17 @@ class Survey:
         return [
             f"{split}, {name}: {found:,} images; published are {expected:,}"
             for split, published in self.published.items()
-            if split in self.splits
+            if _parts(split, self.splits)
             for name, found, expected in zip(
                 self.class_names, self.counts(split), published, strict=True
             )
             if found != expected
         ]
+
+
+def _parts(split: str, splits: dict[str, Rows]) -> list[str]:
+    """Returns those of the splits joined by "+" that there are."""
+    return [part for part in split.split("+") if part in splits]
 
 
 def check_names_differ(splits: dict[str, Rows], where: str) -> None:
