@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def _locked(folder: Path) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"Another process is building {folder}; waiting for it ...", flush=True)
+            print(f"another process builds in {folder}; waiting for it ...", file=sys.stderr)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError:
             return descriptor  # a file system without locks: the first to finish wins

@@ -55,10 +55,14 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     """The base of this project's builders; a subclass says what the examples are.
 
     Attributes:
+      needs_source: whether it reads files that the user downloaded.
+      survey_options: keyword arguments that its `survey` takes beside the variant.
       source: what the user gave as `manual_dir`; None if nothing.
       on_progress: called with the number of examples written since the last call.
     """
 
+    needs_source: bool = True
+    survey_options: tuple[str, ...] = ()
     source: Path | None = None
     on_progress: Callable[[int], None] = staticmethod(lambda number: None)
     _found: tuple[SourceFiles, Survey] | None = None

@@ -54,6 +54,7 @@ class FacesConfig(tfds.core.BuilderConfig):
 class Builder(RecordBuilder):
     """Draws the embedded faces."""
 
+    needs_source = False
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 - TFDS declares it so
     BUILDER_CONFIGS = [  # noqa: RUF012 - TFDS declares it so

@@ -15,12 +15,13 @@ In all of them a single vote counts as a slip and is set to zero first. Then:
   distribution.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from dmfer_jax.errors import UserError
-from dmfer_jax.labels import Expression
+from dmfer_jax.labels import EXPRESSION_NAMES, Expression
 
 PROTOCOLS: tuple[str, ...] = ("majority", "majority_new", "plurality", "plurality_first", "votes")
 
@@ -31,6 +32,12 @@ PUBLISHED_COUNTS: dict[str, dict[str, int]] = {
     "plurality_first": {"train": 28_389, "valid": 3_553, "test": 3_546},
 }
 """Rows that a protocol keeps of each complete split. `votes` is for training and has no count."""
+
+PUBLISHED_MAJORITY_CLASSES: dict[str, tuple[int, ...]] = {
+    "test": (1083, 892, 394, 382, 269, 16, 86, 15),
+    "train+valid": (9913, 8146, 3547, 3370, 2387, 141, 596, 136),
+}
+"""Rows that `majority` keeps of each class, in canonical order."""
 
 
 class Targets(NamedTuple):
@@ -97,6 +104,46 @@ def apply_protocol(
         label=np.where(keep, winner, -1).astype(np.int32),
         distribution=distribution.astype(np.float32),
     )
+
+
+def mismatches(splits: Mapping[str, Mapping[str, np.ndarray]]) -> list[str]:
+    """Returns where what the protocols keep differs from what is published, a sentence each.
+
+    Args:
+      splits: {split: {"votes_new", "votes_label_csv": int [n, 10]}}; splits that are missing, and
+        label.csv files that are, are no mismatch.
+    """
+    differs, classes = [], {}
+    for protocol, published in PUBLISHED_COUNTS.items():
+        for split, columns in splits.items():
+            if split not in published or not is_countable(protocol, columns["votes_label_csv"]):
+                continue
+            targets = apply_protocol(protocol, columns["votes_new"], columns["votes_label_csv"])
+            if (found := int(targets.keep.sum())) != published[split]:
+                differs.append(
+                    f"{split}, protocol {protocol}: {found:,} images; published are "
+                    f"{published[split]:,}"
+                )
+            if protocol == "majority":
+                labels = targets.label[targets.keep]
+                classes[split] = np.bincount(labels, minlength=len(Expression))
+    for splits_joined, published in PUBLISHED_MAJORITY_CLASSES.items():
+        parts = splits_joined.split("+")
+        if not all(part in classes for part in parts):
+            continue
+        counts = np.sum([classes[part] for part in parts], axis=0).tolist()
+        for name, found, expected in zip(EXPRESSION_NAMES, counts, published, strict=True):
+            if found != expected:
+                differs.append(
+                    f"{splits_joined}, protocol majority, {name}: {found:,} images; published are "
+                    f"{expected:,}"
+                )
+    return differs
+
+
+def is_countable(protocol: str, votes_label_csv: np.ndarray) -> bool:
+    """Returns whether a protocol can be applied to rows: `majority` needs those of label.csv."""
+    return protocol != "majority" or bool((votes_label_csv >= 0).any())
 
 
 def _require_label_csv(votes_label_csv: np.ndarray | None) -> np.ndarray:
