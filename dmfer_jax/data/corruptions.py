@@ -190,9 +190,9 @@ def _noise(image: np.ndarray, sigma: float, random: np.random.RandomState) -> np
     return np.rint(np.clip(image + noise[..., None], 0, 255)).astype(np.uint8)
 
 
-def _low_light(image: np.ndarray, factor: float, random: np.random.RandomState) -> np.ndarray:
+def _low_light(image: np.ndarray, percent: float, random: np.random.RandomState) -> np.ndarray:
     """Darkens, and no more: what a sensor adds in the dark is `noise`."""
-    return np.rint(image * factor).astype(np.uint8)
+    return np.rint(image * (percent / 100)).astype(np.uint8)
 
 
 def _jpeg(image: np.ndarray, quality: float, random: np.random.RandomState) -> np.ndarray:
@@ -239,8 +239,8 @@ CORRUPTIONS = {
     "perspective": Corruption("tilted by", "degrees", (15, 25, 35, 45, 55), _perspective),
     "blur": Corruption("sigma", "% of the side", (1, 2, 3, 4.5, 6.5), _blur),
     "noise": Corruption("sigma", "grey levels", (10, 20, 35, 50, 70), _noise),
-    "low_light": Corruption("brightness", "times", (0.6, 0.4, 0.25, 0.15, 0.1), _low_light),
-    "jpeg": Corruption("JPEG quality", "of 100", (30, 15, 8, 5, 3), _jpeg),
+    "low_light": Corruption("light left", "% of the light", (60, 40, 25, 15, 10), _low_light),
+    "jpeg": Corruption("quality", "of 100", (30, 15, 8, 5, 3), _jpeg),
     "low_resolution": Corruption("side", "pixels", (24, 18, 14, 10, 7), _low_resolution),
 }
 """Every kind by its name. A kind's random numbers follow from its name, not from its place here."""

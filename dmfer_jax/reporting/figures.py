@@ -39,7 +39,7 @@ def draw_confusion(
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
     side = max(5.0, 2.2 + 0.68 * len(names))
-    figure = _figure(side, side)
+    figure = new_figure(side, side)
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(*counts.shape):
@@ -51,7 +51,7 @@ def draw_confusion(
     axes.set_xlabel("predicted")
     axes.set_ylabel("true class and its images")
     axes.set_title(title, loc="left")
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_reliability(
@@ -73,7 +73,7 @@ def draw_reliability(
     middles = (np.arange(bins) + 0.5) / bins
     counts = np.array([row["count"] for row in reliability])
     filled = [(m, row) for m, row in zip(middles, reliability, strict=True) if row["count"]]
-    figure = _figure(6, 6)
+    figure = new_figure(6, 6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.bar(
         [middle for middle, _ in filled],
@@ -93,10 +93,10 @@ def draw_reliability(
     lower.bar(middles, counts / max(counts.sum(), 1), width=0.9 / bins, color=GREY)
     lower.set(xlabel="confidence", ylabel="share of images")
     for axes in (upper, lower):
-        _plain_axes(axes)
-        axes.yaxis.set_major_formatter(_percent_ticks())
-    lower.xaxis.set_major_formatter(_percent_ticks())
-    _save(figure, path)
+        plain_axes(axes)
+        axes.yaxis.set_major_formatter(percent_ticks())
+    lower.xaxis.set_major_formatter(percent_ticks())
+    save(figure, path)
 
 
 def draw_center_cosines(
@@ -119,7 +119,7 @@ def draw_center_cosines(
     np.fill_diagonal(values, np.nan)  # a center with itself: 1, and the darkest of all
     pairs = values[~np.eye(len(values), dtype=bool)]
     side = max(5.0, 2.2 + 0.6 * len(names))
-    figure = _figure(side, side)
+    figure = new_figure(side, side)
     axes = figure.add_subplot()
     axes.set_facecolor(PALE)
     axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
@@ -133,7 +133,7 @@ def draw_center_cosines(
         note += f", ideal {ideal:.3f}"
     axes.set_xlabel(note)
     axes.set_title(title, loc="left")
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_training_curves(path: StrPath, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -150,7 +150,7 @@ def draw_training_curves(path: StrPath, rows: Sequence[Mapping[str, Any]]) -> No
         # A test split is looked at once, at the end: a point, not a curve.
         if row.get("kind") == "eval" and not row["split"].startswith("test"):
             evaluations.setdefault(row["split"], []).append(row)
-    figure = _figure(7, 8)
+    figure = new_figure(7, 8)
     loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.4])
     # The training loss also holds the center loss; only the cross-entropies can be compared.
     for axes, trained, key in ((loss, "cross_entropy", "loss"), (accuracy, "accuracy", "accuracy")):
@@ -159,16 +159,16 @@ def draw_training_curves(path: StrPath, rows: Sequence[Mapping[str, Any]]) -> No
             axes.plot(*_points(found, key), color=color, marker="o", markersize=3.5, label=split)
     loss.set_ylabel("cross-entropy")
     accuracy.set_ylabel("accuracy")
-    accuracy.yaxis.set_major_formatter(_percent_ticks())
+    accuracy.yaxis.set_major_formatter(percent_ticks())
     if loss.get_legend_handles_labels()[0]:
         loss.legend(frameon=False)
     loss.set_title("Training", loc="left")
     rate.plot(*_points(train, "learning_rate"), color=GREY)
     rate.set(ylabel="learning rate", xlabel="step", ylim=(0, None))
     for axes in (loss, accuracy, rate):
-        _plain_axes(axes)
+        plain_axes(axes)
     figure.align_ylabels()
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_examples(
@@ -194,7 +194,7 @@ def draw_examples(
     """
     columns = min(6, max(len(images), 1))
     rows = max(-(-len(images) // columns), 1)
-    figure = _figure(1.25 * columns + 0.2, 1.62 * rows + 0.4)
+    figure = new_figure(1.25 * columns + 0.2, 1.62 * rows + 0.4)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
@@ -210,7 +210,7 @@ def draw_examples(
             color=BLUE if right else VERMILLION,
         )
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_split_accuracy(
@@ -223,7 +223,7 @@ def draw_split_accuracy(
       splits: {split: summary}, as in a report.
       title: above the bars.
     """
-    figure = _figure(7, 1.2 + 0.75 * len(splits))
+    figure = new_figure(7, 1.2 + 0.75 * len(splits))
     axes = figure.add_subplot()
     kinds = (("accuracy", "accuracy", BLUE), ("mean_class_accuracy", "mean-class accuracy", ORANGE))
     for offset, (key, label, color) in zip((-0.19, 0.19), kinds, strict=True):
@@ -239,12 +239,12 @@ def draw_split_accuracy(
     axes.invert_yaxis()
     axes.set_xlim(0, 1.09)
     axes.set_xticks(np.linspace(0, 1, 6))
-    axes.xaxis.set_major_formatter(_percent_ticks())
-    _plain_axes(axes, grid="x")
+    axes.xaxis.set_major_formatter(percent_ticks())
+    plain_axes(axes, grid="x")
     axes.tick_params(axis="y", length=0)
     axes.set_title(title, loc="left")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_report_figures(
@@ -294,12 +294,13 @@ def draw_report_figures(
     return paths
 
 
-def _figure(width: float, height: float) -> Figure:
-    """Makes an empty figure of a size in inches."""
+def new_figure(width: float, height: float) -> Figure:
+    """Returns an empty figure of a size in inches."""
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
-def _save(figure: Figure, path: StrPath) -> None:
+def save(figure: Figure, path: StrPath) -> None:
+    """Writes a figure as PNG; the file is whole or not there."""
     plain_json.write_atomically(path, lambda part: figure.savefig(part, dpi=DPI, format="png"))
 
 
@@ -307,11 +308,12 @@ def _whole_percent(share: float) -> str:
     return "<1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
 
 
-def _percent_ticks() -> PercentFormatter:
+def percent_ticks() -> PercentFormatter:
+    """Returns what writes shares from 0 to 1 as percent beside an axis."""
     return PercentFormatter(xmax=1, decimals=0, symbol=" %")
 
 
-def _plain_axes(axes: Axes, grid: Literal["x", "y"] = "y") -> None:
+def plain_axes(axes: Axes, grid: Literal["x", "y"] = "y") -> None:
     """Leaves away what carries no number: the box, and all but a pale grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, color=PALE, linewidth=0.8)

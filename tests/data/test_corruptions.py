@@ -193,9 +193,9 @@ def test_perspective_keeps_the_center_and_foreshortens_by_the_cosine_of_its_degr
 
 
 def test_perspective_shows_the_nearer_side_larger():
-    # Of four discs at 80 pixels from the center, one at least is 80 sin 45 sin 45 = 40 pixels nearer
-    # to the camera, which is 448 away, and the one opposite to it as much farther. An area goes with
-    # the third power of its depth: (488 / 408)^3 = 1.71.
+    # Of four discs at 80 pixels from the center, one at least is 80 sin 45 sin 45 = 40 pixels
+    # nearer to the camera, which is 448 away, and the one opposite to it as much farther. An area
+    # goes with the third power of its depth: (488 / 408)^3 = 1.71.
     for row in range(5):
         west, east, north, south = (
             corrupt(disc(224, x, y, 6), "perspective", 4, row).sum(dtype=float)
