@@ -1,0 +1,250 @@
+"""Whatever packs a source, its files are the same; what is damaged or hostile is refused."""
+
+import io
+import os
+import tarfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from data_builders.common import archives, source_files
+from data_builders.common.source_files import SourceFiles
+from dmfer_jax.errors import UserError
+from tests.data_builders.packing import PACKINGS, pack, tar_bytes, write_folder, zip_bytes
+
+FILES = {
+    "list.txt": b"a.jpg 1\n",
+    "Image/aligned/a.JPG": b"A" * 3_000,
+    "Image/aligned/b.jpg": b"",
+    "Image/c.jpg": bytes(range(256)),
+}
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_every_packing_gives_the_same_files(packing, tmp_path):
+    with SourceFiles(pack(FILES, packing, tmp_path / "in")) as files:
+        for path, content in FILES.items():
+            (found,) = files.find(Path(path).name.lower())
+            assert found.endswith(path)
+            assert files.read(found) == content
+            assert found in files
+            folder, _, name = found.rpartition("/")
+            assert name in files.names_in(folder)
+    assert {p.name for p in tmp_path.iterdir()} == {"in"}  # nothing is unpacked beside it
+
+
+def test_archive_lies_where_it_would_be_unpacked(tmp_path):
+    inner = zip_bytes({"aligned/a.jpg": b"from the zip", "aligned/b.jpg": b"b"})
+    write_folder({"Image/aligned.zip": inner, "Image/aligned/a.jpg": b"mended"}, tmp_path)
+    with SourceFiles(tmp_path) as files:
+        assert files.names_in("Image/aligned") == ["a.jpg", "b.jpg"]
+        assert files.read("Image/aligned/a.jpg") == b"mended"  # what is unpacked comes first
+        assert files.archives == ["Image/aligned.zip"]
+
+
+def test_archives_are_looked_into_one_level_deep(tmp_path):
+    deepest = zip_bytes({"c.jpg": b"c"})
+    (tmp_path / "a.zip").write_bytes(zip_bytes({"b.zip": zip_bytes({"deep.zip": deepest})}))
+    with SourceFiles(tmp_path / "a.zip") as files:
+        assert sorted(files) == ["b.zip", "deep.zip"]
+
+
+def test_files_of_systems_are_left_out(tmp_path):
+    clutter = {"__MACOSX/._a.jpg": b"", ".DS_Store": b"", "x/._a.jpg": b"", "Thumbs.db": b""}
+    for packing in ("folder", "zip", "tar"):
+        with SourceFiles(pack({"a.jpg": b"a", **clutter}, packing, tmp_path / packing)) as files:
+            assert list(files) == ["a.jpg"]
+
+
+def test_a_file_stands_for_its_folder(tmp_path):
+    write_folder(FILES, tmp_path)
+    with SourceFiles(tmp_path / "list.txt") as files:
+        assert files.read("Image/c.jpg") == FILES["Image/c.jpg"]
+
+
+def test_threads_read_the_same_archive(tmp_path):
+    contents = {f"{number}.bin": bytes([number]) * 50_000 for number in range(40)}
+    for packing in ("zip", "tar"):
+        with (
+            SourceFiles(pack(contents, packing, tmp_path / packing)) as files,
+            ThreadPoolExecutor(8) as pool,
+        ):
+            assert dict(zip(contents, pool.map(files.read, contents), strict=True)) == contents
+
+
+def test_links_in_a_folder_are_followed_and_loops_are_not(tmp_path):
+    write_folder({"images/a.jpg": b"a"}, tmp_path / "disk")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "images").symlink_to(tmp_path / "disk" / "images")
+    (tmp_path / "source" / "loop").symlink_to(tmp_path / "source")
+    with SourceFiles(tmp_path / "source") as files:
+        assert list(files) == ["images/a.jpg"]
+
+
+def zip_with(name: str, mode: int = 0o100644) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        info = zipfile.ZipInfo(name)
+        info.external_attr = mode << 16
+        archive.writestr(info, b"content")
+    return file.getvalue()
+
+
+def tar_with(name: str, kind: bytes = tarfile.REGTYPE) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, "/etc/hostname"
+        archive.addfile(info)
+    return file.getvalue()
+
+
+HOSTILE = {
+    "zip leads up": (zip_with("../../evil.jpg"), "'../../evil.jpg', which leads out"),
+    "zip leads up later": (zip_with("a/../../evil.jpg"), "which leads out of the archive"),
+    "zip leads up by backslash": (zip_with("..\\evil.jpg"), "which leads out of the archive"),
+    "zip from the root": (zip_with("/etc/evil.jpg"), "'/etc/evil.jpg', which leads out"),
+    "zip from a drive": (zip_with("C:evil.jpg"), "'C:evil.jpg', which leads out"),
+    "zip with a link": (zip_with("a.jpg", 0o120777), "'a.jpg', which is a link or a device"),
+    "tar leads up": (tar_with("../evil.jpg"), "'../evil.jpg', which leads out"),
+    "tar from the root": (tar_with("/evil.jpg"), "'/evil.jpg', which leads out"),
+    "tar with a link": (tar_with("a.jpg", tarfile.SYMTYPE), "'a.jpg', which is a link"),
+    "tar with a hard link": (tar_with("a.jpg", tarfile.LNKTYPE), "which is a link or a device"),
+    "tar with a pipe": (tar_with("a.jpg", tarfile.FIFOTYPE), "which is a link or a device"),
+    "tar with a device": (tar_with("a.jpg", tarfile.CHRTYPE), "which is a link or a device"),
+}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_archive_is_refused_by_name(case, nested, tmp_path):
+    content, message = HOSTILE[case]
+    path = tmp_path / f"images.{case.split()[0]}"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"images\.\w+ holds .*{message}"):
+        SourceFiles(tmp_path if nested else path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_swelling_zip_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "FREE_BYTES", 10_000)
+    (tmp_path / "a.zip").write_bytes(zip_bytes({"bomb.jpg": bytes(2_000_000)}))
+    with (
+        SourceFiles(tmp_path / "a.zip") as files,
+        pytest.raises(UserError, match=r"a\.zip \(bomb\.jpg\) unpacks to 2,000,000 bytes from"),
+    ):
+        files.read("bomb.jpg")
+
+
+def test_swelling_tar_gz_is_refused_before_it_fills_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "FREE_BYTES", 10_000)
+    (tmp_path / "a.tar.gz").write_bytes(tar_bytes({"bomb.jpg": bytes(9_000_000)}, "gz"))
+    with pytest.raises(UserError, match=r"a\.tar\.gz unpacks to more than [\d,]+ bytes"):
+        SourceFiles(tmp_path / "a.tar.gz")
+
+
+def test_file_too_large_for_memory_is_refused(tmp_path, monkeypatch):
+    write_folder({"a.jpg": bytes(101)}, tmp_path)
+    with SourceFiles(tmp_path) as files:
+        assert len(files.read("a.jpg", limit=101)) == 101
+        with pytest.raises(UserError, match=r"a\.jpg has more than 100 bytes"):
+            files.read("a.jpg", limit=100)
+
+
+@pytest.mark.parametrize("packing", ["zip", "tar.gz"])
+@pytest.mark.parametrize("keep", [0.2, 0.6, 0.95])
+def test_archive_cut_short_is_reported(packing, keep, tmp_path):
+    noise = {"a.jpg": os.urandom(30_000), "b.jpg": os.urandom(30_000)}
+    path = pack(noise, packing, tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(UserError, match="is damaged, cut short, or packed"):
+        SourceFiles(path)
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.8])
+def test_tar_cut_short_is_reported(keep, tmp_path):
+    path = pack({"a.jpg": os.urandom(30_000), "b.jpg": os.urandom(30_000)}, "tar", tmp_path)
+    path.write_bytes(path.read_bytes()[: int(keep * 63_000)])
+
+    def read_all() -> None:
+        with SourceFiles(path) as files:
+            for name in files:
+                files.read(name)
+
+    with pytest.raises(UserError, match="is damaged, cut short"):
+        read_all()
+
+
+def test_flipped_byte_in_a_zip_is_reported(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:  # stored, not deflated
+        archive.writestr("a.jpg", b"x" * 1_000)
+    path.write_bytes(path.read_bytes().replace(b"x" * 9, b"x" * 8 + b"y", 1))
+    with (
+        SourceFiles(path) as files,
+        pytest.raises(UserError, match=r"a\.zip \(a\.jpg\) is damaged"),
+    ):
+        files.read("a.jpg")
+
+
+def test_locked_zip_says_to_unpack_it(tmp_path):
+    locked = bytearray(zip_bytes({"a.jpg": b"a"}))
+    locked[locked.index(b"PK\x01\x02") + 8] |= 1  # the flag that says so, in the directory
+    (tmp_path / "a.zip").write_bytes(locked)
+    with SourceFiles(tmp_path) as files, pytest.raises(UserError, match="locked with a password"):
+        files.read("a.jpg")
+
+
+def test_nothing_there_says_what_to_give(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere does not exist\. Give the file or folder"):
+        SourceFiles(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.rar", "a.7z"])
+def test_no_archive_by_an_archive_name_is_reported(name, tmp_path):
+    (tmp_path / name).write_bytes(b"<html>404: Not Found</html>")
+    with pytest.raises(UserError, match=rf"{name} is no zip, tar or tar\.gz\. Unpack it yourself"):
+        SourceFiles(tmp_path / name)
+
+
+def test_empty_file_is_reported(tmp_path):
+    (tmp_path / "a.zip").touch()
+    with pytest.raises(UserError, match=r"a\.zip is empty \(0 bytes\)"):
+        SourceFiles(tmp_path / "a.zip")
+
+
+def test_unreadable_folder_is_named(tmp_path, monkeypatch):
+    write_folder({"a/b/c.jpg": b"c"}, tmp_path)
+    honest = os.scandir
+
+    def scandir(folder):
+        if Path(folder).name == "b":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return honest(folder)
+
+    monkeypatch.setattr(source_files.os, "scandir", scandir)
+    with pytest.raises(UserError, match=r"a/b cannot be read: Permission denied"):
+        SourceFiles(tmp_path)
+
+
+def test_full_temporary_folder_says_what_to_set(tmp_path, monkeypatch):
+    path = pack({"a.jpg": b"a"}, "tar.gz", tmp_path)
+
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(archives.tempfile, "TemporaryFile", Full)
+    with pytest.raises(UserError, match=r"cannot be unpacked into .*No space left.*TMPDIR"):
+        SourceFiles(path)
+
+
+def test_source_is_described_with_what_cannot_be_read(tmp_path):
+    write_folder({"a.rar": b"Rar!", "b/c.txt": b"", "b/d.txt": b""}, tmp_path)
+    with SourceFiles(tmp_path) as files:
+        assert files.describe() == (
+            "it holds a.rar, b/. Unpack a.rar yourself: that kind is not read"
+        )
