@@ -9,9 +9,12 @@ A report is a plain dict:
     checkpoints   {"last": ..., "best": ...}, or the one that was evaluated. Each has epoch, step,
                   splits {split: summary}, centers (`metrics.center_report`, or None), and
                   "best" may say in `chosen_on` which split chose it ("valid" unless it says so)
+    lists_not_scored  {list: why none of its images was found}; absent where there is none
 
 A summary is what `metrics.summarize` returns. It may carry `deduplicated`, a second summary of the
-same split without the images whose pixels stand in an earlier row too.
+same split without the images whose pixels stand in an earlier row too; `groups`, the accuracy of
+groups of its images (`evaluate.accuracy_by_group`); and `list`, of how the images of an occlusion
+or pose list were found (`subset_tables.LIST_COUNTS`, `repeated_lines` and `missing_names`).
 """
 
 import importlib.metadata
@@ -28,6 +31,7 @@ from rich.console import Console
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import plain_json
 from dmfer_jax.reporting.console import duration, hundredths, number, print_table
+from dmfer_jax.reporting.subset_tables import LIST_COUNTS, print_groups, print_lists
 
 HEADLINES = ("accuracy", "mean_class_accuracy", "macro_f1", "ece", "loss")
 """The numbers of a summary that stand in tables and in the line of JSON."""
@@ -90,7 +94,8 @@ def json_line(report: Mapping[str, Any]) -> str:
 
     Returns:
       dataset, protocol, seed and, per checkpoint, epoch, step, mean_center_cosine and per split the
-      number of examples, `HEADLINES` and deduplicated_accuracy (None where it was not computed).
+      number of examples, `HEADLINES` and deduplicated_accuracy (None where it was not computed),
+      and the `LIST_COUNTS` of a list.
     """
     checkpoints = {}
     for name, checkpoint in report["checkpoints"].items():
@@ -104,12 +109,14 @@ def json_line(report: Mapping[str, Any]) -> str:
                     "examples": summary["examples"],
                     **{key: summary[key] for key in HEADLINES},
                     "deduplicated_accuracy": _deduplicated(summary, "accuracy"),
+                    **_list_counts(summary),
                 }
                 for split, summary in checkpoint["splits"].items()
             },
         }
     head = {key: report.get(key) for key in ("dataset", "protocol", "seed")}
-    return plain_json.dump_line({**head, "checkpoints": checkpoints})
+    tail = {key: report[key] for key in ("lists_not_scored",) if key in report}
+    return plain_json.dump_line({**head, "checkpoints": checkpoints, **tail})
 
 
 def main_split(splits: Sequence[str] | Mapping[str, Any]) -> str:
@@ -162,8 +169,14 @@ def print_report(report: Mapping[str, Any], console: Console | None = None) -> N
         if line := center_line(checkpoint.get("centers")):
             say(line)
     title, checkpoint = shown[0]
+    print_lists(console, checkpoint["splits"])
+    for reason in report.get("lists_not_scored", {}).values():
+        say(reason)
     split = main_split(checkpoint["splits"])
-    _print_classes(console, f"Per class on {split}: {title}", checkpoint["splits"][split])
+    summary = checkpoint["splits"][split]
+    _print_classes(console, f"Per class on {split}: {title}", summary)
+    for attribute, groups in summary.get("groups", {}).items():
+        print_groups(console, f"Accuracy by {attribute.replace('_', ' ')} on {split}", groups)
     say()
     say("accuracy, recall, precision: in percent")
     say("mean-class, macro-F1: means of recall, F1 over the classes that the split has")
@@ -229,6 +242,11 @@ def _print_classes(console: Console, title: str, summary: Mapping[str, Any]) -> 
         )
     header = ["class", "images", "recall", "precision", "F1", "most often taken for"]
     print_table(console, title, header, rows)
+
+
+def _list_counts(summary: Mapping[str, Any]) -> dict[str, Any]:
+    found = summary.get("list")
+    return {"list": {key: found[key] for key in LIST_COUNTS}} if found else {}
 
 
 def _most_often_taken_for(summary: Mapping[str, Any], index: int) -> str:

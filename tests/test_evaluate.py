@@ -1,0 +1,226 @@
+"""Evaluation of a checkpoint: by group, on lists, and where the records have moved."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from dmfer_jax import checkpoint, evaluate, metrics, sharding, state
+from dmfer_jax.data.sources import Split
+from dmfer_jax.errors import UserError
+from dmfer_jax.labels import EXPRESSION_NAMES
+from dmfer_jax.optimizer import make_optimizer, make_schedule
+from dmfer_jax.reporting import report as reports
+from tests.conftest import make_tiny_config
+from tests.data_builders import ferplus_files
+
+
+def test_accuracy_by_group_is_that_of_each_groups_images():
+    predicted = np.array([0, 0, 1, 1, 0, 1])
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    groups = {
+        "gender": np.array(["male", "male", "male", "male", "female", "unknown"]),
+        "age": np.array(["4-19", "20-39", "4-19", "70+", "0-3", "unknown"]),
+    }
+    found = evaluate.accuracy_by_group(predicted, labels, groups)
+    # Of the men two of three class-0 images and the one class-1 image are right.
+    assert found["gender"]["male"] == {
+        "examples": 4,
+        "accuracy": 3 / 4,
+        "mean_class_accuracy": pytest.approx((2 / 3 + 1) / 2),
+    }
+    assert found["gender"]["female"] == {
+        "examples": 1,
+        "accuracy": 0,
+        "mean_class_accuracy": 0,
+    }
+    assert list(found["gender"]) == ["female", "male", "unknown"]
+    assert list(found["age"]) == ["0-3", "4-19", "20-39", "70+", "unknown"]
+
+
+def predict_pixel(_: Any, batch: dict[str, jax.Array], totals: Any) -> Any:
+    """Stands for a network that takes an image's first pixel for its class."""
+    probabilities = jax.nn.one_hot(batch["image"][:, 0, 0, 0], 8)
+    losses = jnp.zeros(len(batch["label"]))
+    added = {
+        name: metrics.from_batch(probabilities, batch["label"], losses, batch[mask])
+        for name, mask in (("all", "mask"), ("first", "first"))
+    }
+    return {name: totals[name].merge(added[name]) for name in totals}, probabilities
+
+
+def score_pixels(pixels: list[int], labels: list[int], groups: dict[str, list[str]]) -> dict:
+    split = Split(
+        name="test",
+        images=np.array(pixels, np.uint8)[:, None, None, None],
+        labels=np.array(labels, np.int32),
+        targets=np.eye(8, dtype=np.float32)[labels],
+        rows=np.arange(len(labels)),
+        repeated=np.zeros(len(labels), bool),
+        names=np.array([f"{row}.jpg" for row in range(len(labels))]),
+        groups={key: np.array(values) for key, values in groups.items()},
+        class_names=EXPRESSION_NAMES,
+    )
+    return evaluate.score(predict_pixel, {}, split, 4, sharding.make_mesh())
+
+
+def test_scores_by_group_add_up_to_the_score_of_the_split_without_its_padding():
+    group = ["a", "b", "a", "b", "a", "a"]
+    # The last batch of 4 holds two images and twice the last of them, which is right.
+    found = score_pixels([1, 2, 3, 4, 5, 6], [1, 0, 3, 4, 0, 6], {"group": group})
+    assert found["accuracy"] == pytest.approx(4 / 6)
+    assert found["groups"]["group"]["a"]["examples"] == 4
+    assert found["groups"]["group"]["a"]["accuracy"] == 3 / 4
+    assert found["groups"]["group"]["b"]["accuracy"] == 1 / 2
+    assert "groups" not in score_pixels([1], [1], {})
+
+
+@pytest.fixture(scope="module")
+def ferplus_config(tmp_path_factory: pytest.TempPathFactory) -> ConfigDict:
+    """Twelve FERPlus rows, of which test has fer0032220 (neutral) and fer0032221 (surprise)."""
+    folder = tmp_path_factory.mktemp("ferplus")
+    config = make_tiny_config(folder / "records")
+    config.data.dataset = "ferplus"
+    config.data.source = str(ferplus_files.write_source(folder / "source"))
+    config.data.test_splits = ("test",)
+    return config
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory, ferplus_config: ConfigDict) -> Path:
+    """A run of which random weights were saved, and whose config names folders that are gone."""
+    folder = tmp_path_factory.mktemp("run")
+    model = state.make_model(ferplus_config, 8)
+    optimizer = make_optimizer(ferplus_config.optimizer, make_schedule(ferplus_config, 1))
+    moved = ferplus_config.copy_and_resolve_references()
+    moved.data.data_dir = moved.data.source = str(folder / "gone")
+    checkpoint.save_config(folder, moved)
+    note = {"epoch": 1.0, "seconds": 1.0, "labels": list(EXPRESSION_NAMES)}
+    with checkpoint.Checkpoints(folder) as checkpoints:
+        checkpoints.save(state.init_state(ferplus_config, model, optimizer), note, 0.5)
+    return folder
+
+
+@pytest.fixture
+def places(ferplus_config: ConfigDict) -> dict[str, str]:
+    """Where the run's data is now."""
+    return {"data_dir": ferplus_config.data.data_dir, "source": ferplus_config.data.source}
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> Path:
+    """Lists of which two names, one name and no name are in the test split."""
+    occlusion = ["2_fer0032221.png 8 1", "0_fer0032220.png 8 0", "2_fer0032221.png 8 1"]
+    (tmp_path / "jianfei_occlusion_list.txt").write_bytes("\r\n".join(occlusion).encode())
+    (tmp_path / "pose_30_ferplus_list.txt").write_text("3/fer0032220.jpg\n0/fer0000000.jpg\n")
+    (tmp_path / "pose_45_ferplus_list.txt").write_text("0/fer0000000.jpg\n")
+    return tmp_path
+
+
+def test_lists_are_scored_as_further_splits(workdir, lists, places):
+    report = evaluate.evaluate(workdir, "last", lists=str(lists), **places)
+    splits = report["checkpoints"]["last"]["splits"]
+    assert list(splits) == ["test", "occlusion", "pose_30"]
+    # The list's two images are all that test has, so the scores are the same.
+    for key in ("examples", "accuracy", "confusion", "loss"):
+        assert splits["occlusion"][key] == splits["test"][key]
+    assert splits["occlusion"]["list"] == {
+        "lines": 3,
+        "distinct": 2,
+        "published": 605,
+        "repeated": 1,
+        "found": 2,
+        "missing": 0,
+        "relabelled": 0,
+        "repeated_lines": [3],
+        "missing_names": [],
+    }
+    pose = splits["pose_30"]
+    assert pose["confusion"][0] == splits["test"]["confusion"][0]  # the one neutral face
+    assert (pose["examples"], pose["list"]["relabelled"]) == (1, 1)
+    assert pose["list"]["missing_names"] == ["fer0000000"]
+    assert "pose_45: not scored. None of its 1 names" in report["lists_not_scored"]["pose_45"]
+
+
+def test_names_are_looked_for_in_the_splits_that_are_named(workdir, lists, places):
+    report = evaluate.evaluate(workdir, "last", ["test", "train"], lists=str(lists), **places)
+    splits = report["checkpoints"]["last"]["splits"]
+    assert list(splits) == ["test", "train", "occlusion", "pose_30"]
+    # fer0000000 has no majority, so it is in no split under this protocol.
+    assert splits["pose_30"]["list"]["missing_names"] == ["fer0000000"]
+    in_valid = evaluate.evaluate(workdir, "last", ["valid"], lists=str(lists), **places)
+    assert list(in_valid["checkpoints"]["last"]["splits"]) == ["valid"]
+    assert list(in_valid["lists_not_scored"]) == ["occlusion", "pose_30", "pose_45"]
+
+
+def test_command_leaves_a_report_figures_and_a_last_line_of_json(workdir, lists, places):
+    flags = {"workdir": workdir, "lists": lists, **places}
+    command = [sys.executable, "-m", "dmfer_jax.evaluate"]
+    command += [f"--{flag}={value}" for flag, value in flags.items()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    line = json.loads(done.stdout.splitlines()[-1])
+    splits = line["checkpoints"]["last"]["splits"]
+    assert list(splits) == ["test", "occlusion", "pose_30"]
+    assert splits["pose_30"]["list"]["missing"] == 1
+    assert list(line["lists_not_scored"]) == ["pose_45"]
+    folder = workdir / "evaluation"
+    written = json.loads((folder / "last_test_lists.json").read_text())
+    assert written["checkpoints"]["last"]["splits"]["pose_30"]["list"]["missing_names"]
+    assert all(str(place) not in json.dumps(written) for place in flags.values())
+    assert (folder / "figures" / "last_pose_30_confusion.png").is_file()
+
+
+def test_without_splits_or_lists_the_validation_split_is_scored(workdir, places):
+    report = evaluate.evaluate(workdir, "best", **places)
+    assert list(report["checkpoints"]["best"]["splits"]) == ["valid"]
+
+
+def test_lists_that_do_not_fit_are_refused_before_anything_is_built(workdir, tmp_path):
+    (tmp_path / "rafdb_occlusion_list.txt").write_text("test_0003_aligned 3 4\n")
+    with pytest.raises(UserError, match="found lists of rafdb, expected those of 'ferplus'"):
+        evaluate.evaluate(workdir, "last", lists=str(tmp_path))
+
+
+def printed(report: dict) -> str:
+    output = io.StringIO()
+    reports.print_report(report, Console(file=output, width=80, highlight=False))
+    assert max(map(len, output.getvalue().splitlines())) <= 80
+    return output.getvalue()
+
+
+def test_printed_report_says_what_of_the_lists_was_found(workdir, lists, places):
+    names = "".join(f"0/fer00000{number:02d}.jpg\n" for number in range(10, 22))
+    with (lists / "pose_30_ferplus_list.txt").open("a") as file:
+        file.write(names)
+    text = printed(evaluate.evaluate(workdir, "last", lists=str(lists), **places))
+    rows = [line.split() for line in text.splitlines()]
+    assert ["occlusion", "3", "2", "605", "1", "2", "0", "0"] in rows
+    assert ["pose_30", "14", "14", "1,170", "0", "1", "13", "1"] in rows
+    text = " ".join(text.split())
+    assert "occlusion: not the list as published" in text
+    assert "occlusion: lines that repeat an earlier one, counted once: 3 " in text
+    assert "not scored: fer0000000, fer0000010, fer0000011 and 10 more" in text
+    assert "pose_30: 1 of its labels differ from the records', which count" in text
+    assert "pose_45: not scored. None of its 1 names" in text
+
+
+def test_printed_report_has_a_table_for_each_attribute(workdir, places):
+    report = evaluate.evaluate(workdir, "last", ["test"], **places)
+    summary = report["checkpoints"]["last"]["splits"]["test"]
+    group = {"examples": 1234, "accuracy": 0.5, "mean_class_accuracy": 0.25}
+    summary["groups"] = {"gender": {"female": group}, "age_group": {"70+": group}}
+    text = printed(report)
+    assert "Accuracy by gender on test" in text
+    assert "Accuracy by age group on test" in text
+    rows = [line.split() for line in text.splitlines()]
+    assert ["female", "1,234", "50.00", "25.00"] in rows
+    assert ["70+", "1,234", "50.00", "25.00"] in rows
