@@ -52,7 +52,7 @@ def centroid(image: np.ndarray) -> tuple[float, float]:
 @pytest.mark.parametrize("kind", CORRUPTIONS)
 def test_any_size_and_channels_give_the_same_shape_and_leave_the_image_alone(kind):
     assert len(CORRUPTIONS[kind].values) == LEVELS
-    for shape in ((32, 32, 1), (48, 48, 3), (224, 224, 3), (40, 57, 1), (100, 64, 3)):
+    for shape in ((32, 32, 1), (48, 48, 3), (112, 112, 1), (224, 224, 3), (40, 57, 1)):
         image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         before = image.copy()
         for level in (1, LEVELS):
