@@ -7,7 +7,7 @@ level deep. Builders look for names and never care what packs them or how many f
 import contextlib
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 from data_builders.common.archives import (
@@ -44,6 +44,7 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
         self.source = source
         self.archives: list[str] = []  # paths of the archives that were looked into
         self.unreadable: list[str] = []  # paths of archives of kinds that are not read here
+        self.empty_folders: list[str] = []  # paths of folders on disk with nothing in them
         self._folders: dict[str, dict[str, _Place]] = {}
         self._stack = contextlib.ExitStack()
         try:
@@ -66,7 +67,12 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
     def find(self, *names: str) -> list[str]:
         """Returns the paths of files with one of these names, in any case, nearest first."""
         wanted = {name.lower() for name in names}
-        found = [path for path in self if PurePosixPath(path).name.lower() in wanted]
+        found = [
+            f"{folder}/{name}" if folder else name
+            for folder, inside in self._folders.items()
+            for name in inside
+            if name.lower() in wanted
+        ]
         return sorted(found, key=lambda path: (path.count("/"), path))
 
     def __iter__(self) -> Iterator[str]:
@@ -88,14 +94,37 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
         Raises:
           UserError: it cannot be read, is damaged, or is larger than the limit.
         """
-        with self.open(path) as stream:
-            content = stream.read(limit + 1)
+        content = self._read_from_disk(path, limit)
+        if content is None:
+            with self.open(path) as stream:
+                content = stream.read(limit + 1)
         if len(content) > limit:
             raise UserError(
                 f"{self.where(path)} has more than {limit:,} bytes; nothing like that belongs to "
                 "a dataset of faces."
             )
         return content
+
+    def _read_from_disk(self, path: str, limit: int) -> bytes | None:
+        """Reads a file on disk in a tenth of the time that `open` takes: there are a million.
+
+        Returns None for a file in an archive; and after an error, which `open` meets and tells.
+        """
+        folder, _, name = path.rpartition("/")
+        if self._folders[folder][name] is not None:
+            return None
+        try:
+            descriptor = os.open(f"{self._root}/{path}", os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            size = min(os.fstat(descriptor).st_size, limit)
+            content = os.read(descriptor, size + 1)
+            return content if len(content) >= size else None
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
 
     @contextlib.contextmanager
     def open(self, path: str) -> Iterator[IO[bytes]]:
@@ -154,18 +183,26 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
     def _index_folder(self, folder: Path, path: str, above: frozenset[tuple[int, int]]) -> None:
         with readable(str(folder)):
             status = folder.stat()
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        identity = (status.st_dev, status.st_ino)
-        if identity in above:  # a link to a folder above
-            return
-        for entry in entries:
-            if _is_of_a_system(entry.name):
-                continue
-            if entry.is_dir():
-                inside = f"{path}/{entry.name}" if path else entry.name
-                self._index_folder(Path(entry.path), inside, above | {identity})
-            elif entry.is_file():
-                self._folders.setdefault(path, {})[entry.name] = None
+            identity = (status.st_dev, status.st_ino)
+            if identity in above:  # a link to a folder above
+                return
+            # A folder may have a million entries: only their names are kept.
+            names, below = [], []
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if _is_of_a_system(entry.name):
+                        continue
+                    if entry.is_dir():
+                        below.append(entry.name)
+                    elif entry.is_file():
+                        names.append(entry.name)
+        if not names and not below:
+            self.empty_folders.append(path)
+        if names:
+            self._folders[path] = dict.fromkeys(sorted(names))
+        for name in sorted(below):
+            inside = f"{path}/{name}" if path else name
+            self._index_folder(folder / name, inside, above | {identity})
 
     def _index_archive(self, archive: Archive, path: str, where: str) -> None:
         with readable(where):
@@ -177,7 +214,8 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
                 self._folders.setdefault(folder, {}).setdefault(name, (archive, token))
 
     def _look_into_archives(self) -> None:
-        for path in list(self):
+        suffixes = (*_ARCHIVE_SUFFIXES, *UNREADABLE_SUFFIXES)
+        for path in [path for path in self if path.lower().endswith(suffixes)]:
             if path.lower().endswith(UNREADABLE_SUFFIXES):
                 self.unreadable.append(path)
             if not path.lower().endswith(_ARCHIVE_SUFFIXES):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 from collections.abc import Iterator, Sequence
 
 from data_builders.common.source_files import SourceFiles
@@ -9,7 +10,7 @@ from dmfer_jax.errors import UserError
 
 
 def read_csv(
-    files: SourceFiles, path: str, columns: Sequence[str]
+    files: SourceFiles, path: str, columns: Sequence[str], without_header: Sequence[str] = ()
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yields the rows of a csv file; byte order marks, CRLF and spaces are no matter.
 
@@ -17,6 +18,7 @@ def read_csv(
       files: the source.
       path: of the csv file in it.
       columns: those that must be there, in lower case; others are passed over.
+      without_header: all columns in their order, for a file that is also met without its header.
 
     Yields:
       What to call the row in a message, and its cells by column, stripped.
@@ -24,20 +26,26 @@ def read_csv(
     Raises:
       UserError: a column is missing, a row has too few cells, or it is no text.
     """
+    file = files.where(path)
     with files.open(path) as stream:
         try:
             rows = csv.reader(io.TextIOWrapper(stream, "utf-8-sig", newline=""))  # pyright: ignore[reportArgumentType]
-            header = [cell.strip().lower() for cell in next(rows, [])]
+            first = next(rows, [])
+            header = [cell.strip().lower() for cell in first]
+            before = []
+            if len(first) == len(without_header) and not set(header) & set(columns):
+                header, before = list(without_header), [first]
             if missing := [column for column in columns if column not in header]:
                 raise UserError(
-                    f"{files.where(path)}, row 1: the header is '{','.join(header)[:100]}'. It "
+                    f"{file}, row 1: the header is '{','.join(header)[:100]}'. It "
                     f"lacks {', '.join(missing)}; expected {','.join(columns)}."
                 )
             places = [(column, header.index(column)) for column in columns]
-            for cells in rows:
+            counted = "there is no header" if before else "the header is row 1"
+            for cells in itertools.chain(before, rows):
                 if not cells:
                     continue
-                where = f"{files.where(path)}, row {rows.line_num} (the header is row 1)"
+                where = f"{file}, row {rows.line_num} ({counted})"
                 if len(cells) < len(header):
                     raise UserError(
                         f"{where}: {len(cells)} cells; expected {len(header)}. The file may be cut "
