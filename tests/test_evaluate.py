@@ -30,6 +30,7 @@ def test_accuracy_by_group_is_that_of_each_groups_images():
     groups = {
         "gender": np.array(["male", "male", "male", "male", "female", "unknown"]),
         "age": np.array(["4-19", "20-39", "4-19", "70+", "0-3", "unknown"]),
+        "race": np.array(["unknown"] * 6),
     }
     found = evaluate.accuracy_by_group(predicted, labels, groups)
     # Of the men two of three class-0 images and the one class-1 image are right.
@@ -43,6 +44,7 @@ def test_accuracy_by_group_is_that_of_each_groups_images():
         "accuracy": 0,
         "mean_class_accuracy": 0,
     }
+    assert list(found) == ["gender", "age"]
     assert list(found["gender"]) == ["female", "male", "unknown"]
     assert list(found["age"]) == ["0-3", "4-19", "20-39", "70+", "unknown"]
 
@@ -82,6 +84,7 @@ def test_scores_by_group_add_up_to_the_score_of_the_split_without_its_padding():
     assert found["groups"]["group"]["a"]["accuracy"] == 3 / 4
     assert found["groups"]["group"]["b"]["accuracy"] == 1 / 2
     assert "groups" not in score_pixels([1], [1], {})
+    assert "groups" not in score_pixels([1], [1], {"group": ["unknown"]})
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +93,7 @@ def ferplus_config(tmp_path_factory: pytest.TempPathFactory) -> ConfigDict:
     folder = tmp_path_factory.mktemp("ferplus")
     config = make_tiny_config(folder / "records")
     config.data.dataset = "ferplus"
-    config.data.source = str(ferplus_files.write_source(folder / "source"))
+    ferplus_files.build(ferplus_files.write_source(folder / "source"), folder / "records")
     config.data.test_splits = ("test",)
     return config
 
@@ -112,8 +115,8 @@ def workdir(tmp_path_factory: pytest.TempPathFactory, ferplus_config: ConfigDict
 
 @pytest.fixture
 def places(ferplus_config: ConfigDict) -> dict[str, str]:
-    """Where the run's data is now."""
-    return {"data_dir": ferplus_config.data.data_dir, "source": ferplus_config.data.source}
+    """Where the run's records are now."""
+    return {"data_dir": ferplus_config.data.data_dir}
 
 
 @pytest.fixture
@@ -182,6 +185,21 @@ def test_command_leaves_a_report_figures_and_a_last_line_of_json(workdir, lists,
 def test_without_splits_or_lists_the_validation_split_is_scored(workdir, places):
     report = evaluate.evaluate(workdir, "best", **places)
     assert list(report["checkpoints"]["best"]["splits"]) == ["valid"]
+
+
+def test_records_that_are_not_there_are_built_from_where_the_source_is_now(workdir, monkeypatch):
+    asked = []
+
+    def build(*places: str) -> Path:
+        asked.append(places)
+        raise UserError("built enough")
+
+    monkeypatch.setattr(evaluate, "ensure_built", build)
+    for moved in ({"source": "here"}, {"data_dir": "there"}, {}):
+        with pytest.raises(UserError, match="built enough"):
+            evaluate.evaluate(workdir, "last", **moved)
+    gone = str(workdir / "gone")
+    assert asked == [("ferplus", "here", gone), ("ferplus", gone, "there"), ("ferplus", gone, gone)]
 
 
 def test_lists_that_do_not_fit_are_refused_before_anything_is_built(workdir, tmp_path):

@@ -64,7 +64,8 @@ def record_key(name: str) -> str:
     >>> record_key("test/1/test_0004_aligned.JPG")
     'test_0004'
     """
-    return PurePosixPath(name).stem.removesuffix("_aligned")
+    # Copies of a dataset differ in upper and lower case, its own names do not.
+    return PurePosixPath(name).stem.lower().removesuffix("_aligned")
 
 
 def explain_nothing_found(splits: Sequence[Split], found: NamedList) -> str:

@@ -56,7 +56,7 @@ def make_list(*entries: tuple[str, E], dataset: str = "rafdb") -> NamedList:
         ("fer0034656.png", "fer0034656"),
         ("test_0004.jpg", "test_0004"),
         ("test_0004_aligned.jpg", "test_0004"),
-        ("DATASET/test/1/test_0004_aligned.JPG", "test_0004"),
+        ("DATASET/test/1/TEST_0004_ALIGNED.JPG", "test_0004"),
         (f"103/{HASHES[0]}.jpg", HASHES[0]),
         ("", ""),
     ],
