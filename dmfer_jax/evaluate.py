@@ -62,7 +62,8 @@ def score(
     if split.groups:
         # The last batch ends in padding.
         classes = np.concatenate(jax.device_get(predicted))[: len(split)]
-        summary["groups"] = accuracy_by_group(classes, split.labels, split.groups)
+        if groups := accuracy_by_group(classes, split.labels, split.groups):
+            summary["groups"] = groups
     return summary
 
 
@@ -78,10 +79,13 @@ def accuracy_by_group(
 
     Returns:
       {attribute: {value: {`examples`, `accuracy`, `mean_class_accuracy`}}}, the mean being over the
-      classes that the group has. Ages come in the order of their numbers, "unknown" comes last.
+      classes that the group has. Ages come in the order of their numbers, "unknown" comes last. An
+      attribute that is unknown of every image is left away.
     """
     report: dict[str, dict[str, dict[str, Any]]] = {}
     for attribute, values in groups.items():
+        if np.all(values == "unknown"):
+            continue
         report[attribute] = {}
         for value in sorted(set(values.tolist()), key=_by_number_and_name):
             true = labels[values == value]
