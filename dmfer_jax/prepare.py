@@ -11,6 +11,7 @@ a look at the counts.
 
 import contextlib
 import importlib
+import inspect
 import io
 import sys
 import time
@@ -31,7 +32,7 @@ from dmfer_jax.reporting.console import duration
 from dmfer_jax.reporting.counting import counting
 
 _SHOWN_DIFFERENCES = 20
-_OPTIONS: tuple[str, ...] = ()  # flags that are handed on to a dataset's survey
+_OPTIONS = ("folder_order", "groups", "test_fraction", "valid_fraction")  # flags for a survey
 
 
 def ensure_built(dataset: str, source: str, data_dir: str) -> Path:
@@ -198,7 +199,8 @@ def _survey(
 ) -> Any:
     """Surveys a source and prints what it was taken for."""
     options = options or {}
-    if unknown := set(options) - set(builder_class.survey_options):
+    taken = inspect.signature(builder_class.survey).parameters
+    if unknown := set(options) - set(taken):
         raise UserError(f"--{min(unknown)} makes no sense for {builder_class.name}")
     found = builder_class.survey(files, variant, **options)
     console.print(f"Found: {found.layout}", markup=False, soft_wrap=True)
@@ -314,4 +316,10 @@ if __name__ == "__main__":
     flags.DEFINE_bool("dry_run", False, "Only look and count; write nothing.")
     flags.DEFINE_bool("allow_mismatch", False, "Build what differs from what is published.")
     flags.DEFINE_bool("verify", False, "Read every record again and check it.")
+    flags.DEFINE_enum(
+        "folder_order", "", ("", "raf", "manet"), "rafdb: whose order class folders 0-6 are in."
+    )
+    flags.DEFINE_string("groups", "", "folder: csv file image,group in it; no group is divided.")
+    flags.DEFINE_float("test_fraction", 0.2, "folder: for testing, where no test folder is.")
+    flags.DEFINE_float("valid_fraction", 0.1, "folder: for validation, where no valid folder is.")
     command.run(main)

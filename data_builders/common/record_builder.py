@@ -5,25 +5,27 @@ to shuffle them, and these keep the order of their source anyhow.
 """
 
 import errno
-import functools
 import hashlib
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import tensorflow_datasets as tfds
+from absl import logging
 from array_record.python.array_record_module import ArrayRecordWriter
+from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from data_builders.common.exclusive import building_alone
+from data_builders.common.serialization import Serializer
 from data_builders.common.source_files import SourceFiles
 from data_builders.common.survey import Survey
 from dmfer_jax.errors import UserError
 
 SHARD_EXAMPLES = 1_024
-"""TFDS keeps the examples of the shard that it writes in memory."""
+"""Records in a file: some 15 MB of faces."""
 
 DIGEST_SUFFIX = ".sha256"
 """Beside each shard lies a file of this suffix with 32 bytes for each of its records."""
@@ -51,18 +53,16 @@ def digest(serialized: bytes) -> bytes:
     return hashlib.sha256(serialized).digest()
 
 
-class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+class RecordBuilder(FileReaderBuilder, skip_registration=True):
     """The base of this project's builders; a subclass says what the examples are.
 
     Attributes:
       needs_source: whether it reads files that the user downloaded.
-      survey_options: keyword arguments that its `survey` takes beside the variant.
       source: what the user gave as `manual_dir`; None if nothing.
       on_progress: called with the number of examples written since the last call.
     """
 
     needs_source: bool = True
-    survey_options: tuple[str, ...] = ()
     source: Path | None = None
     on_progress: Callable[[int], None] = staticmethod(lambda number: None)
     _found: tuple[SourceFiles, Survey] | None = None
@@ -103,6 +103,8 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             files = SourceFiles(self.source)
             config = self.builder_config
             found = self.survey(files, config.name if config else "")
+            for note in found.notes:
+                logging.warning("%s: %s", self.name, note)
             if differs := [*found.problems, *found.mismatches()]:
                 raise UserError(f"{self.source} is not complete: {'; '.join(differs)}")
             self._found = files, found
@@ -163,46 +165,51 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                     _explain_failure(error, folder)
             self.info.read_from_directory(folder)
 
-    def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Callable]]:
-        del dl_manager  # nothing is downloaded
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
+        """Writes the records; TFDS has made a folder for them and renames it in the end."""
+        del dl_manager, download_config  # nothing is downloaded
         splits = self.split_examples()
         if self._found is not None:
             metadata: Any = self.info.metadata
             found = self._found[1]
             metadata.update(layout=found.layout, differs=[*found.problems, *found.mismatches()])
-        return {
-            split: [
-                functools.partial(self._take, examples, min(SHARD_EXAMPLES, number - start))
-                for start in range(0, number, SHARD_EXAMPLES)
-            ]
-            for split, (number, examples) in splits.items()
-        }
+        written = [self._write_split(split, examples) for split, examples in splits.items()]
+        self.info.set_splits(tfds.core.SplitDict(written))
 
-    def _take(
-        self, examples: Iterator[dict[str, Any]], number: int
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yields the next examples, for one shard."""
-        for written, example in enumerate(itertools.islice(examples, number), start=1):
-            yield example["row"], example
-            if written % _PROGRESS_EVERY == 0 or written == number:
-                self.on_progress((written - 1) % _PROGRESS_EVERY + 1)
-
-    def _example_writer(self) -> Any:
-        return _ShardWriter()
+    def _write_split(self, split: str, examples: Examples) -> tfds.core.SplitInfo:
+        serialize = Serializer(self.info.features)  # pyright: ignore[reportArgumentType]
+        template = self._get_filename_template(split)
+        starts = range(0, examples.number, SHARD_EXAMPLES)
+        lengths = [min(SHARD_EXAMPLES, examples.number - start) for start in starts]
+        total = 0
+        for index, length in enumerate(lengths):
+            path = template.sharded_filepath(shard_index=index, num_shards=len(lengths))
+            chosen = itertools.islice(examples.examples, length)
+            total += _write_shard(Path(path), map(serialize, chosen), length, self.on_progress)
+        return tfds.core.SplitInfo(
+            name=split, shard_lengths=lengths, num_bytes=total, filename_template=template
+        )
 
 
-class _ShardWriter:
-    """Takes the place of TFDS's `ExampleWriter`: writes a shard, and its records' digests."""
-
-    def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> None:
-        writer = ArrayRecordWriter(os.fspath(path), _WRITER_OPTIONS)
-        with Path(os.fspath(path) + DIGEST_SUFFIX).open("wb") as digests:
-            try:
-                for _, serialized in examples:
-                    writer.write(serialized)
-                    digests.write(digest(serialized))
-            finally:
-                writer.close()
+def _write_shard(
+    path: Path, records: Iterator[bytes], number: int, on_progress: Callable[[int], None]
+) -> int:
+    """Writes a shard and its records' digests; returns the records' size in bytes."""
+    size = written = 0
+    writer = ArrayRecordWriter(os.fspath(path), _WRITER_OPTIONS)
+    with path.with_name(path.name + DIGEST_SUFFIX).open("wb") as digests:
+        try:
+            for written, record in enumerate(records, start=1):
+                writer.write(record)
+                digests.write(digest(record))
+                size += len(record)
+                if written % _PROGRESS_EVERY == 0 or written == number:
+                    on_progress((written - 1) % _PROGRESS_EVERY + 1)
+        finally:
+            writer.close()
+    if written != number:
+        raise RuntimeError(f"{path.name} got {written} examples; there should be {number}")
+    return size
 
 
 def _explain_failure(error: OSError | RuntimeError, folder: Path) -> None:
