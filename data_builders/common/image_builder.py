@@ -125,7 +125,7 @@ def _examples(
                 for index, (image, digest) in zip(chunk, found, strict=True):
                     row = start + index
                     yield {
-                        "image": io.BytesIO(image),
+                        "image": image,
                         "label": int(rows.labels[index]),
                         "name": rows.names[index],
                         "row": row,
