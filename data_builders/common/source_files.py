@@ -6,7 +6,7 @@ level deep. Builders look for names and never care what packs them or how many f
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,13 +35,15 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
 
     Args:
       source: a folder or an archive. Another file stands for the folder that it lies in.
+      look_into: tells which archives in it are looked into, by their path; all unless given.
 
     Raises:
       UserError: there is nothing, or it cannot be read, or an archive is damaged or hostile.
     """
 
-    def __init__(self, source: Path):
+    def __init__(self, source: Path, look_into: Callable[[str], bool] = lambda path: True):
         self.source = source
+        self._look_into = look_into
         self.archives: list[str] = []  # paths of the archives that were looked into
         self.unreadable: list[str] = []  # paths of archives of kinds that are not read here
         self.empty_folders: list[str] = []  # paths of folders on disk with nothing in them
@@ -218,7 +220,7 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
         for path in [path for path in self if path.lower().endswith(suffixes)]:
             if path.lower().endswith(UNREADABLE_SUFFIXES):
                 self.unreadable.append(path)
-            if not path.lower().endswith(_ARCHIVE_SUFFIXES):
+            if not path.lower().endswith(_ARCHIVE_SUFFIXES) or not self._look_into(path):
                 continue
             with self.open(path) as stream:
                 file = self._seekable(path, stream)

@@ -4,10 +4,12 @@ The rows are checked one by one before anything is built from them: one wrong ro
 later votes onto other faces.
 """
 
-from pathlib import Path
+import io
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from data_builders.ferplus.archives import open_csv, zip_holds
+from data_builders.common.source_files import SourceFiles
+from data_builders.common.survey import some
 from dmfer_jax.errors import UserError
 from dmfer_jax.labels import FER2013
 
@@ -18,7 +20,12 @@ USAGES: tuple[str, ...] = ("Training", "PublicTest", "PrivateTest")
 """The owners' names of the three splits."""
 
 CSV_NAMES: tuple[str, ...] = ("fer2013.csv", "icml_face_data.csv")
-_TAR_NAMES = ("fer2013.tar.gz", "fer2013.tgz")
+"""Of the file with the faces, in any case; the first one is preferred."""
+
+MAX_FACES = 100_000
+"""What is taken into memory; fer2013.csv has 35,887 rows."""
+
+_NO_FACES = ("fer2013new.csv", "label.csv")  # files of the votes, which may be given as well
 _COLUMNS = ("emotion", "pixels", "usage")
 _PIXELS = SIDE * SIDE
 # A row has 2,304 numbers of up to three digits, about 9 kB.
@@ -41,45 +48,33 @@ class Face(NamedTuple):
     usage: str
 
 
-def find_faces(source: Path) -> Path:
-    """Returns the file that holds the faces.
-
-    Args:
-      source: the file itself, or a folder that holds it, directly or one folder down.
+def find_faces(files: SourceFiles) -> str:
+    """Returns the path of the csv that holds the faces: the one that was given, or the nearest.
 
     Raises:
       UserError: there is none; the message lists what was found.
     """
-    if source.is_file():
-        return source
-    if not source.exists():
+    given = files.source.name
+    # A csv stands for its folder, but if it may hold faces it is meant itself.
+    if files.source.is_file() and given.lower().endswith(".csv") and given.lower() not in _NO_FACES:
+        return given
+    found = files.find(*CSV_NAMES)
+    if not found:
+        packed = f" (looked into {some(files.archives)})" if files.archives else ""
         raise UserError(
-            f"{source} does not exist. Give the folder that holds fer2013.csv (or fer2013.tar.gz, "
-            "or a zip with icml_face_data.csv) and fer2013new.csv."
+            f"{files.source} holds no faces: no {' and no '.join(CSV_NAMES)}, as such or in a zip "
+            f"or tar.gz; {files.describe()}{packed}. Give the folder with FER2013 as its owners "
+            "hand it out."
         )
-    zips: list[Path] = []
-    for folder in search_folders(source):
-        for name in (*CSV_NAMES, *_TAR_NAMES):
-            if (folder / name).is_file():
-                return folder / name
-        zips += sorted(path for path in folder.glob("*.zip") if path.is_file())
-    for path in zips:
-        if zip_holds(path, CSV_NAMES):
-            return path
-    if zips:
-        return zips[0]  # to be told what is wrong with it when it is opened
-    raise UserError(
-        f"{source} holds no faces: no {', no '.join(CSV_NAMES)}, no fer2013.tar.gz, and no zip "
-        f"with one of the two. It holds {listing(source)}. Give the folder with FER2013 as its "
-        "owners hand it out."
-    )
+    return min(found, key=lambda path: (path.count("/"), _rank(path), path))
 
 
-def read_faces(path: Path) -> list[Face]:
+def read_faces(files: SourceFiles, path: str) -> list[Face]:
     """Reads all rows, in their order.
 
     Args:
-      path: fer2013.csv or icml_face_data.csv, plain, in a tar.gz or in a zip.
+      files: the source.
+      path: of fer2013.csv or icml_face_data.csv in it.
 
     Returns:
       One `Face` per row; the row's place in the list is its row number everywhere else.
@@ -88,8 +83,13 @@ def read_faces(path: Path) -> list[Face]:
       UserError: anything that is not as the owners wrote it, with the row of the file.
     """
     faces: list[Face] = []
-    with open_csv(path, CSV_NAMES) as (name, stream):
-        order = _parse_header(name, stream.readline(_MAX_ROW_BYTES))
+    name = files.where(path)
+    with files.open(path) as file:
+        stream = io.BufferedReader(file, 2**18)  # pyright: ignore[reportArgumentType]
+        header = stream.readline(_MAX_ROW_BYTES)
+        if not header:
+            raise UserError(f"{name} is empty (0 bytes). Fetch it again.")
+        order = _parse_header(name, header)
         blank = False
         for number, line in enumerate(iter(lambda: stream.readline(_MAX_ROW_BYTES), b""), start=2):
             where = f"{name}, row {number} (the header is row 1)"
@@ -98,21 +98,19 @@ def read_faces(path: Path) -> list[Face]:
                 continue
             if blank:
                 raise UserError(f"{where}: the row before it is blank. Remove it, or fetch again.")
+            if len(faces) == MAX_FACES:
+                raise UserError(
+                    f"{where}: more than {MAX_FACES:,} rows; fer2013.csv has 35,887. This is not "
+                    "the file its owners hand out."
+                )
             faces.append(_parse_row(where, line, order))
     if not faces:
         raise UserError(f"{name} has a header and no rows. Fetch it again.")
     return faces
 
 
-def search_folders(source: Path) -> list[Path]:
-    """Returns a folder and the folders directly in it, by name."""
-    return [source, *sorted(path for path in source.iterdir() if path.is_dir())]
-
-
-def listing(folder: Path, most: int = 12) -> str:
-    """Returns what a folder holds, for a message."""
-    names = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())
-    return (", ".join(names[:most]) + (", ..." if len(names) > most else "")) or "nothing"
+def _rank(path: str) -> int:
+    return CSV_NAMES.index(PurePosixPath(path).name.lower())
 
 
 def _parse_header(name: str, line: bytes) -> list[int]:

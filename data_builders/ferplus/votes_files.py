@@ -5,15 +5,18 @@ one row per row of fer2013.csv and is joined by position: the number in `fer0000
 the row. label.csv is joined by image name, and some names stand in two rows (`name_owners`).
 """
 
+import contextlib
 import csv
+import io
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 
-from data_builders.ferplus.fer2013_files import USAGES, Face, listing, search_folders
+from data_builders.common.source_files import SourceFiles
+from data_builders.ferplus.fer2013_files import USAGES, Face
 from dmfer_jax.errors import UserError
 from dmfer_jax.labels import EXPRESSION_NAMES, FERPLUS_VOTES
 
@@ -45,47 +48,53 @@ class VoteRow(NamedTuple):
     votes: tuple[int, ...]
 
 
-def find_votes(folder: Path) -> Path:
-    """Returns fer2013new.csv in a folder or one folder down.
+@contextlib.contextmanager
+def files_with_votes(files: SourceFiles) -> Iterator[SourceFiles]:
+    """Yields the files that hold the votes: the source, or what lies beside an archive.
 
     Raises:
-      UserError: there is none; the message lists what was found.
+      UserError: there is no fer2013new.csv; the message lists what was found.
     """
-    for place in search_folders(folder):
-        if (place / VOTES_NAME).is_file():
-            return place / VOTES_NAME
-    raise UserError(
-        f"{folder} holds no {VOTES_NAME}, the FER+ votes; it holds {listing(folder)}. Take "
-        f"{VOTES_NAME} from the FERPlus project (github.com/microsoft/FERPlus) and put it there."
-    )
+    if files.find(VOTES_NAME):
+        yield files
+        return
+    if files.source.is_dir() or files.source.name not in files.archives:
+        raise _no_votes(files)
+    # Only what may hold votes: the archive with the faces need not be unpacked twice.
+    with SourceFiles(files.source.parent, lambda path: "ferplus" in path.lower()) as beside:
+        if not beside.find(VOTES_NAME):
+            raise _no_votes(beside)
+        yield beside
 
 
-def find_label_files(folder: Path) -> dict[str, Path]:
-    """Returns the label.csv of each split that has one: usage -> path.
+def find_label_files(files: SourceFiles) -> dict[str, str]:
+    """Returns the label.csv of each split that has one, the nearest: usage -> path.
 
-    Looks for `FER2013Train/label.csv` and so on in the folder, in its folders, and in `data/` of
-    each, as the FERPlus project keeps them.
+    They lie in `FER2013Train/` and so on, as the FERPlus project keeps them.
     """
-    found: dict[str, Path] = {}
-    for place in search_folders(folder):
-        for usage, name in LABEL_FOLDERS.items():
-            for path in (place / name / "label.csv", place / "data" / name / "label.csv"):
-                if path.is_file():
-                    found.setdefault(usage, path)
+    found: dict[str, str] = {}
+    for path in files.find("label.csv"):
+        for usage, folder in LABEL_FOLDERS.items():
+            if PurePosixPath(path).parent.name.lower() == folder.lower():
+                found.setdefault(usage, path)
     return found
 
 
-def read_votes(path: Path) -> list[VoteRow]:
+def read_votes(files: SourceFiles, path: str) -> list[VoteRow]:
     """Reads fer2013new.csv, all rows in their order.
+
+    Args:
+      files: of `files_with_votes`.
+      path: of the file in it.
 
     Raises:
       UserError: the file is not in the owners' form; the message names the row.
     """
-    rows = _read_csv(path)
+    rows, name = _read_csv(files, path), files.where(path)
     _, header = next(rows)
     if [cell.strip().lower() for cell in header] != _HEADER:
         raise UserError(
-            f"{path}, row 1: the header is '{','.join(header)[:120]}'; expected 'Usage,Image name,"
+            f"{name}, row 1: the header is '{','.join(header)[:120]}'; expected 'Usage,Image name,"
             "neutral,...,unknown,NF'. Take the file from the FERPlus project."
         )
     votes: list[VoteRow] = []
@@ -97,17 +106,23 @@ def read_votes(path: Path) -> list[VoteRow]:
             raise UserError(f"{where}: Usage is '{usage}'; expected one of {', '.join(USAGES)}.")
         votes.append(VoteRow(usage, name, _parse_votes(where, cells[2:])))
     if not votes:
-        raise UserError(f"{path} has a header and no rows. Fetch it again.")
+        raise UserError(f"{name} has a header and no rows. Fetch it again.")
     return votes
 
 
 def align(
-    faces: Sequence[Face], faces_path: Path, votes: Sequence[VoteRow], votes_path: Path
+    faces: Sequence[Face], faces_file: str, votes: Sequence[VoteRow], votes_file: str
 ) -> list[int]:
     """Returns which row of the votes belongs to each face.
 
     The files run in parallel. A face file may lack a whole split (the last one is often held
     back); then the votes of that split are passed over. It may not lack part of one.
+
+    Args:
+      faces: all rows of the faces.
+      faces_file: what to call it in a message.
+      votes: all rows of fer2013new.csv.
+      votes_file: what to call it in a message.
 
     Returns:
       For each face, its row in `votes`, counted from 0; rising.
@@ -119,7 +134,7 @@ def align(
     for usage, count in need.items():
         if have[usage] != count:
             raise UserError(
-                f"{votes_path} has {have[usage]:,} rows of Usage {usage}, and {faces_path} has "
+                f"{votes_file} has {have[usage]:,} rows of Usage {usage}, and {faces_file} has "
                 f"{count:,}; they must have the same rows in the same order. Fetch the shorter "
                 "one again."
             )
@@ -127,8 +142,8 @@ def align(
     for place, (face, row) in enumerate(zip(faces, rows, strict=True)):
         if face.usage != votes[row].usage:
             raise UserError(
-                f"{votes_path}, row {row + 2}: Usage is {votes[row].usage}, but the same row of "
-                f"{faces_path} (row {place + 2}) has {face.usage}. The files must have the same "
+                f"{votes_file}, row {row + 2}: Usage is {votes[row].usage}, but the same row of "
+                f"{faces_file} (row {place + 2}) has {face.usage}. The files must have the same "
                 "rows in the same order; fetch both again and do not sort them."
             )
     return rows
@@ -152,11 +167,14 @@ def name_owners(votes: Sequence[VoteRow]) -> dict[str, int]:
     }
 
 
-def read_label_files(files: dict[str, Path], votes: Sequence[VoteRow]) -> np.ndarray:
+def read_label_files(
+    files: SourceFiles, paths: dict[str, str], votes: Sequence[VoteRow]
+) -> np.ndarray:
     """Reads the label.csv files and joins them to the rows by name.
 
     Args:
-      files: from `find_label_files`.
+      files: of `files_with_votes`.
+      paths: from `find_label_files`.
       votes: all rows of fer2013new.csv.
 
     Returns:
@@ -169,9 +187,9 @@ def read_label_files(files: dict[str, Path], votes: Sequence[VoteRow]) -> np.nda
     """
     joined = np.full((len(votes), len(FERPLUS_VOTES)), -1, dtype=np.int32)
     owners = name_owners(votes)
-    for usage, path in files.items():
+    for usage, path in paths.items():
         missing = {name: row for name, row in owners.items() if votes[row].usage == usage}
-        for where, cells in _read_csv(path):
+        for where, cells in _read_csv(files, path):
             if len(cells) != len(_HEADER):
                 raise UserError(
                     f"{where}: {len(cells)} columns; expected {len(_HEADER)}: image name, box, "
@@ -184,8 +202,8 @@ def read_label_files(files: dict[str, Path], votes: Sequence[VoteRow]) -> np.nda
         if missing:
             name = next(iter(missing))
             raise UserError(
-                f"{path} lacks {len(missing):,} of the images that {VOTES_NAME} has in {usage}, "
-                f"the first being {name}. The file may be cut short; fetch it again."
+                f"{files.where(path)} lacks {len(missing):,} of the images that {VOTES_NAME} has "
+                f"in {usage}, the first being {name}. The file may be cut short; fetch it again."
             )
     return joined
 
@@ -222,22 +240,31 @@ def _parse_votes(where: str, cells: Sequence[str]) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def _read_csv(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yields "file, row 5" and the cells of each row; blank rows may only stand at the end."""
+def _read_csv(files: SourceFiles, path: str) -> Iterator[tuple[str, list[str]]]:
+    """Yields "file, row 5" and the cells of each row; blank rows may only stand at the end.
+
+    (A blank row in between may stand for one that was lost, and would shift all votes after it.)
+    """
+    name, content = files.where(path), files.read(path, _MAX_BYTES)
+    if not content:
+        raise UserError(f"{name} has 0 bytes; expected about 2 million. Fetch it again.")
     try:
-        size = path.stat().st_size
-        if not 0 < size <= _MAX_BYTES:
-            raise UserError(f"{path} has {size:,} bytes; expected about 2 million. Fetch it again.")
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            blank = False
-            for cells in reader:
-                where = f"{path}, row {reader.line_num}"
-                if not any(cell.strip() for cell in cells):
-                    blank = True
-                    continue
-                if blank:
-                    raise UserError(f"{where}: the row before it is blank. Remove it.")
-                yield where, cells
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as a csv file: {error}. Fetch it again.") from error
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        blank = False
+        for cells in reader:
+            where = f"{name}, row {reader.line_num}"
+            if not any(cell.strip() for cell in cells):
+                blank = True
+                continue
+            if blank:
+                raise UserError(f"{where}: the row before it is blank. Remove it.")
+            yield where, cells
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{name} cannot be read as a csv file: {error}. Fetch it again.") from error
+
+
+def _no_votes(files: SourceFiles) -> UserError:
+    return UserError(
+        f"{files.source} holds no {VOTES_NAME}, the FER+ votes; {files.describe()}. Take "
+        f"{VOTES_NAME} from the FERPlus project (github.com/microsoft/FERPlus) and put it there."
+    )

@@ -10,10 +10,14 @@ import io
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from data_builders.common.source_files import SourceFiles
+from data_builders.common.survey import Survey
+from data_builders.ferplus import fer2013_files
 from data_builders.ferplus.ferplus_dataset_builder import Builder
 
 USAGES = ["Training"] * 6 + ["PublicTest"] * 3 + ["PrivateTest"] * 3
@@ -101,6 +105,24 @@ def build(source: Path | str | None, data_dir: Path) -> Builder:
     config = tfds.download.DownloadConfig(manual_dir=source)
     builder.download_and_prepare(download_config=config)
     return builder
+
+
+def survey(source: Path) -> Survey:
+    """Returns what the builder finds in a source."""
+    with SourceFiles(source) as files:
+        return Builder.survey(files)
+
+
+def column(found: Survey, field: str) -> list[Any]:
+    """Returns a field of all rows, of all splits in order; arrays as lists."""
+    every = [value for rows in found.splits.values() for value in rows.fields[field]]
+    return [value.tolist() if isinstance(value, np.ndarray) else value for value in every]
+
+
+def read_faces(source: Path) -> list[fer2013_files.Face]:
+    """Returns the faces that are found in a source."""
+    with SourceFiles(source) as files:
+        return fer2013_files.read_faces(files, fer2013_files.find_faces(files))
 
 
 def faces_csv(rows: list[int] | None = None, kaggle: bool = False) -> str:

@@ -12,8 +12,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core import dataset_metadata
 
-from data_builders.ferplus import fer2013_files, votes_files
-from data_builders.ferplus.ferplus_dataset_builder import Builder, read_source
+from data_builders.ferplus import votes_files
+from data_builders.ferplus.ferplus_dataset_builder import Builder
 from dmfer_jax.data.protocols import apply_protocol
 from dmfer_jax.labels import EXPRESSION_NAMES
 from tests.data_builders import ferplus_files as tiny
@@ -148,7 +148,8 @@ def test_building_needs_no_tensorflow_and_no_jax():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_rows(tmp_path: Path, form: str):
-    faces = fer2013_files.read_faces(tiny.write_faces(tmp_path, form))
+    tiny.write_faces(tmp_path, form)
+    faces = tiny.read_faces(tmp_path)
 
     pixels = np.array([list(face.pixels) for face in faces])
     np.testing.assert_array_equal(pixels, tiny.draw_pixels())
@@ -156,20 +157,78 @@ def test_every_form_gives_the_same_rows(tmp_path: Path, form: str):
     assert [face.usage for face in faces] == tiny.USAGES
 
 
+EVERY_ROW = {"pixels": [face.tobytes() for face in tiny.draw_pixels()], "votes_new": tiny.VOTES}
+
+
+def assert_complete(source: Path, labels: bool = True) -> None:
+    found = tiny.survey(source)
+    assert {field: tiny.column(found, field) for field in EVERY_ROW} == EVERY_ROW
+    joined = [
+        tiny.LABEL_VOTES[name] if labels and owned else [-1] * 10
+        for name, owned in zip(tiny.NAMES, tiny.OWNED, strict=True)
+    ]
+    assert tiny.column(found, "votes_label_csv") == joined
+    assert not found.problems
+    assert not found.notes or not labels
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_is_found_in_the_folder_one_below_and_by_itself(tmp_path: Path, form: str):
     source = tiny.write_source(tmp_path / "source", form)
-    path = source / form.partition(":")[0]
 
-    assert fer2013_files.find_faces(source) == path
-    assert fer2013_files.find_faces(tmp_path) == path
-    assert fer2013_files.find_faces(path) == path
+    assert_complete(source)
+    assert_complete(tmp_path)
+    assert_complete(source / form.partition(":")[0])  # the votes lie beside it
 
 
-def test_file_can_be_given_instead_of_its_folder(tmp_path: Path):
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("above", ["", "export/fer/"])
+@pytest.mark.parametrize("pack", [tiny.pack_tar_gz, tiny.pack_zip])
+def test_everything_may_be_in_one_archive(tmp_path: Path, form: str, above: str, pack):
+    source = tiny.write_source(tmp_path / "source", form)
+    files = [path for path in sorted(source.rglob("*")) if path.is_file()]
+    path = tmp_path / "packed" / ("all.zip" if pack is tiny.pack_zip else "all.tgz")
+    path.parent.mkdir()
+    pack(path, {above + str(file.relative_to(source)): file.read_bytes() for file in files})
+
+    assert_complete(path)
+    if form.endswith("csv") and ":" not in form:  # archives are looked into one level deep
+        assert_complete(path.parent)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_ferplus_project_may_lie_beside_the_faces_as_its_zip(tmp_path: Path, form: str):
+    project = tiny.write_source(tmp_path / "project")
+    (tmp_path / "source").mkdir()
+    faces = tiny.write_faces(tmp_path / "source", form)
+    members = {"FERPlus-master/README.md": b"FER+"}
+    for path in [project / "fer2013new.csv", *project.rglob("label.csv")]:
+        place = "data/" if path.name == "label.csv" else ""
+        members[f"FERPlus-master/{place}{path.relative_to(project)}"] = path.read_bytes()
+    tiny.pack_zip(tmp_path / "source" / "FERPlus-master.zip", members)
+
+    assert_complete(tmp_path / "source")
+    assert_complete(faces)
+
+
+def test_csv_of_any_name_can_be_given_instead_of_its_folder(tmp_path: Path):
     source = tiny.write_source(tmp_path)
+    (source / "fer2013.csv").rename(source / "the faces.csv")
 
-    assert len(read_source(source / "fer2013.csv")) == 12
+    assert_complete(source / "the faces.csv")
+
+
+def test_votes_can_be_given_instead_of_their_folder(tmp_path: Path):
+    assert_complete(tiny.write_source(tmp_path) / "fer2013new.csv")
+
+
+def test_of_two_files_with_faces_the_nearest_is_taken(tmp_path: Path):
+    source = tiny.write_source(tmp_path)
+    (source / "old").mkdir()
+    (source / "old" / "fer2013.csv").write_text("something else")
+    (source / "icml_face_data.csv").write_text("something else")
+
+    assert_complete(source)
 
 
 def test_votes_are_found_where_the_ferplus_project_keeps_them(tmp_path: Path):
@@ -178,9 +237,7 @@ def test_votes_are_found_where_the_ferplus_project_keeps_them(tmp_path: Path):
     tiny.write_votes(tmp_path / "FERPlus-master")
     tiny.write_labels(tmp_path / "FERPlus-master" / "data")
 
-    rows = read_source(tmp_path)
-
-    assert rows[4].votes_label_csv.tolist() == tiny.LABEL_VOTES["fer0000003.png"]
+    assert_complete(tmp_path)
 
 
 def test_windows_line_ends_quotes_and_byte_order_marks_are_taken(tmp_path: Path):
@@ -193,7 +250,7 @@ def test_windows_line_ends_quotes_and_byte_order_marks_are_taken(tmp_path: Path)
         b"\xef\xbb\xbf" + votes.replace("\n", "\r\n").encode() + b"\r\n"
     )
 
-    assert len(read_source(source)) == 12
+    assert_complete(source)
 
 
 @pytest.mark.parametrize(
@@ -220,10 +277,12 @@ def test_file_that_lacks_a_split_builds_the_others_and_says_so(
     assert [r["votes_new"].tolist() for r in every] == [tiny.VOTES[row] for row in rows]
 
 
-def test_without_label_csv_all_its_votes_are_minus_one(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
-    rows = read_source(tiny.write_source(tmp_path, labels=False))
+def test_without_label_csv_all_its_votes_are_minus_one(tmp_path: Path):
+    source = tiny.write_source(tmp_path, labels=False)
 
-    assert all((row.votes_label_csv == -1).all() for row in rows)
-    assert "no FER2013Train/label.csv" in caplog.text
+    assert_complete(source, labels=False)
+    assert tiny.survey(source).notes == [
+        "No FER2013Train/label.csv, so protocol 'majority' has no rows of Training.",
+        "No FER2013Valid/label.csv, so protocol 'majority' has no rows of PublicTest.",
+        "No FER2013Test/label.csv, so protocol 'majority' has no rows of PrivateTest.",
+    ]
