@@ -5,6 +5,7 @@ is set by `--config.section.field=value`; a name that does not exist is an error
 nearest one.
 """
 
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from ml_collections import ConfigDict
 
 from dmfer_jax.errors import UserError
 
-DATASETS: tuple[str, ...] = ("synthetic_faces", "synthetic_faces/tiny", "ferplus")
-"""Datasets there are builders for; "tiny" is a few faces of each kind, for tests."""
+DATASETS: tuple[str, ...] = ("synthetic_faces", "ferplus", "rafdb", "affectnet", "folder")
+"""Datasets there are builders for; "name/variant" is one of several builds of the same, such as
+"affectnet/new", or "synthetic_faces/tiny", a few faces of each kind for tests."""
 
 DATA_DIR = "~/.cache/dmfer_jax"
 """Where built records are kept unless a flag says otherwise."""
@@ -26,7 +28,7 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of the weights, the order of the examples, augmentation and dropout
 
     config.data = data = ConfigDict()
-    data.dataset = "synthetic_faces"  # one of DATASETS
+    data.dataset = "synthetic_faces"  # one of DATASETS, or "name/variant"
     data.source = ""  # file or folder as downloaded; read only when records have to be built
     data.data_dir = DATA_DIR  # where built records are kept
     data.protocol = "majority"  # FERPlus: how votes become labels; see data/protocols.py
@@ -36,6 +38,7 @@ def get_config() -> ConfigDict:
     data.valid_split = "valid"  # the best epoch is chosen on this one
     data.test_splits = ("test",)  # scored once, after training
     data.drop_classes = ()  # names of classes to leave out; ("contempt",) makes AffectNet-7 of 8
+    data.sampling = "natural"  # natural | balanced (every class as often) | square_root
     data.limit = 0  # use only the first so many examples of each split; 0 is all
     data.memory_gib = 4.0  # a split whose decoded images fit in this is kept in memory
     data.workers = 4  # threads that decode images of a split that does not fit
@@ -75,6 +78,7 @@ def get_config() -> ConfigDict:
     loss.centers = "state"  # state (moved by rule) | learned (moved by the optimizer)
     loss.center_rate = 0.5  # alpha of the rule
     loss.label_smoothing = 0.0  # of the cross-entropy
+    loss.class_weights = "none"  # none | balanced (each class counts the same; both losses)
 
     config.optimizer = optimizer = ConfigDict()
     optimizer.name = "sgd"  # sgd (Nesterov) | adamw
@@ -95,7 +99,6 @@ def get_config() -> ConfigDict:
 
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
-    "data.dataset": DATASETS,
     "data.protocol": ("majority", "majority_new", "plurality", "plurality_first"),
     "data.train_protocol": (
         "",
@@ -105,6 +108,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
         "plurality_first",
         "votes",
     ),
+    "data.sampling": ("natural", "balanced", "square_root"),
     "data.channels": (1, 3),
     "model.backbone": ("resnet18", "resnet34", "resnet50"),
     "model.stem": ("imagenet", "small"),
@@ -123,6 +127,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
         "island",
     ),
     "loss.centers": ("state", "learned"),
+    "loss.class_weights": ("none", "balanced"),
     "optimizer.name": ("sgd", "adamw"),
 }
 
@@ -175,6 +180,7 @@ def validate(config: ConfigDict) -> None:
         fields: Any = config[section]
         return fields[field]
 
+    split_dataset(value("data.dataset"))
     for path, allowed in _CHOICES.items():
         if value(path) not in allowed:
             names = ", ".join(repr(a) for a in allowed)
@@ -197,6 +203,23 @@ def validate(config: ConfigDict) -> None:
             f"config.augment.erase_area is {tuple(area)}; expected (low, high) shares in 0 to 1"
         )
     _validate_combinations(config.model, config.loss)
+
+
+def split_dataset(dataset: str) -> tuple[str, str]:
+    """Returns name and variant of a dataset; the variant of "ferplus" is "".
+
+    Raises:
+      UserError: there is no such dataset, or the variant has other characters than letters, digits,
+        "_" and "-".
+    """
+    name, slash, variant = dataset.partition("/")
+    if name not in DATASETS or not re.fullmatch(r"[A-Za-z0-9_-]+" if slash else "", variant):
+        names = ", ".join(repr(a) for a in DATASETS)
+        raise UserError(
+            f"config.data.dataset is {dataset!r}; it can be {names}, or 'name/variant' of one, "
+            "the variant of letters, digits, '_' and '-'"
+        )
+    return name, variant
 
 
 def _validate_combinations(model: ConfigDict, loss: ConfigDict) -> None:

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dmfer_jax import checkpoint, command, metrics, sharding, state, steps
-from dmfer_jax.config import validate
+from dmfer_jax.config import split_dataset, validate
 from dmfer_jax.data import pipeline, sources, subsets
 from dmfer_jax.data.lists import NamedList, read_lists
 from dmfer_jax.data.sources import Split
@@ -132,17 +132,31 @@ def score_checkpoint(
 
 def describe_run(config: ConfigDict) -> dict[str, Any]:
     """Returns the part of a report that says what was run, and on what."""
-    is_ferplus = config.data.dataset == "ferplus"
+    name, _ = split_dataset(config.data.dataset)
+    is_ferplus = name == "ferplus"
     return {
         "dataset": config.data.dataset,
         "protocol": config.data.protocol if is_ferplus else None,
         "train_protocol": (config.data.train_protocol or config.data.protocol)
         if is_ferplus
         else None,
+        **_changes_to_classes(config),
         "seed": config.seed,
         "config": _without_paths(config),
         "environment": reports.environment(),
     }
+
+
+def _changes_to_classes(config: ConfigDict) -> dict[str, Any]:
+    """What a reader must know beside the dataset's name; nothing of what was left alone."""
+    used: dict[str, Any] = {}
+    if config.data.drop_classes:
+        used["drop_classes"] = list(config.data.drop_classes)
+    if config.data.sampling != "natural":
+        used["sampling"] = config.data.sampling
+    if config.loss.class_weights != "none":
+        used["class_weights"] = config.loss.class_weights
+    return used
 
 
 class ListedSubsets(NamedTuple):

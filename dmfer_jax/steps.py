@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -22,13 +23,18 @@ EvalTotals = dict[str, metrics.Metrics]
 
 
 def make_train_step(
-    config: ConfigDict, model: Dmfer, optimizer: optax.GradientTransformation, mesh: Mesh
+    config: ConfigDict,
+    model: Dmfer,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    class_weights: np.ndarray | None = None,
 ) -> TrainStep:
     """Returns the jitted step: augment, forward, losses, backward, update; its state is donated.
 
     The step takes the state and a batch (`image` uint8 `[n, h, w, c]`, `target` float32 `[n, K]`)
     and returns the new state and scalars on the device: `loss`, `cross_entropy`, `center_loss`,
-    `accuracy`, `grad_norm`.
+    `accuracy`, `grad_norm`. An example's losses count with its share in each class times
+    `class_weights` `[K]` (of `balanced_weights`), relative to the whole batch; all alike if None.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -36,6 +42,7 @@ def make_train_step(
         images = augment.augment(key, augment.to_float(batch["image"]), config.augment)
         targets = batch["target"]
         mask = jnp.ones(targets.shape[0])
+        weights = mask if class_weights is None else targets @ jnp.asarray(class_weights)
 
         def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, ...]]:
             outputs, updates = model.apply(
@@ -47,8 +54,8 @@ def make_train_step(
             )
             entropy, center = example_losses(config, outputs, state.centers, targets)
             parts = {
-                "cross_entropy": losses.masked_mean(entropy, mask),
-                "center_loss": losses.masked_mean(center, mask),
+                "cross_entropy": _weighted_mean(entropy, weights),
+                "center_loss": _weighted_mean(center, weights),
             }
             loss = parts["cross_entropy"] + config.loss.weight * parts["center_loss"]
             return loss, (parts, outputs, updates["batch_stats"])
@@ -144,6 +151,30 @@ def example_losses(
     function, fields = losses.LOSSES[config.loss.name]
     arguments = {field: config.loss[field] for field in fields}
     return entropy, function(outputs.embedding, centers, targets, **arguments)
+
+
+def balanced_weights(targets: np.ndarray) -> np.ndarray:
+    """Returns the weights by which each class counts the same, however many examples it has.
+
+    w_k = N / (K n_k), where n_k is the number of examples of class k (the sum of their shares in
+    it, where targets are soft) and K counts the classes that have any. So N examples weigh N
+    together. A class without examples has weight 0: its weight is never asked for.
+
+    Args:
+      targets: `[N, K]` distributions, of the whole training split.
+
+    Returns:
+      float32 `[K]`.
+    """
+    numbers = targets.sum(axis=0, dtype=np.float64)
+    present = numbers > 0
+    weights = len(targets) / (present.sum() * np.where(present, numbers, 1))
+    return np.where(present, weights, 0).astype(np.float32)
+
+
+def _weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
+    """The mean by weights, as PyTorch's CrossEntropyLoss(weight=...) reduces."""
+    return jnp.sum(values * weights) / jnp.sum(weights)
 
 
 def _update_ema(decay: float, state: TrainState, params: Any, batch_stats: Any) -> Any:

@@ -142,7 +142,12 @@ def train_steps(
 ) -> tuple[TrainState, dict[str, Any]]:
     """The loop, in one order: batch, step, evaluate, log, save."""
     options, start = run.config.train, int(train_state.step)
-    train_step = steps.make_train_step(run.config, run.model, run.optimizer, run.mesh)
+    class_weights = None
+    if run.config.loss.class_weights == "balanced":
+        class_weights = steps.balanced_weights(run.train.targets)
+    train_step = steps.make_train_step(
+        run.config, run.model, run.optimizer, run.mesh, class_weights
+    )
     batches, progress = read_batches(run, start), make_progress(run, start)
     began = time.monotonic() - note["seconds"]
     waiting: list[dict[str, jax.Array]] = []  # scalars of the steps since the last log line
@@ -201,6 +206,7 @@ def read_batches(run: Run, start: int) -> Iterator[pipeline.Batch]:
         run.train,
         run.config.train.batch_size // jax.process_count(),
         seed=run.config.seed,
+        sampling=run.config.data.sampling,
         start_step=start,
         host=jax.process_index(),
         hosts=jax.process_count(),

@@ -8,7 +8,7 @@ import pytest
 
 import dmfer_jax
 from dmfer_jax import config as configs
-from dmfer_jax import losses, prepare
+from dmfer_jax import losses
 from dmfer_jax.errors import UserError
 from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.models.resnet import BACKBONES
@@ -33,9 +33,10 @@ def test_base_config_is_valid():
 
 WRONG = {
     "seed": [-1, 2**32],
-    "data.dataset": ["fer2013", ""],
+    "data.dataset": ["fer2013", "", "ferplus/", "folder/my faces", "folder/..", "folder/a/b"],
     "data.protocol": ["votes", "Majority"],  # votes are no label to score against
     "data.train_protocol": ["soft"],
+    "data.sampling": ["uniform"],
     "data.image_size": [0, 15],
     "data.channels": [2, 4],
     "data.limit": [-1],
@@ -68,6 +69,7 @@ WRONG = {
     "loss.beta": [-1.0],
     "loss.centers": ["parameters"],
     "loss.center_rate": [-0.1, 1.5],
+    "loss.class_weights": ["inverse"],
     "loss.label_smoothing": [-0.1, 1.0],
     "optimizer.name": ["adam"],
     "optimizer.learning_rate": [-0.1, float("nan")],
@@ -137,9 +139,15 @@ def test_every_backbone_can_be_chosen(name):
     configs.validate(with_value("model.backbone", name))
 
 
-@pytest.mark.parametrize("name", prepare.DATASETS)
+@pytest.mark.parametrize("name", configs.DATASETS)
 def test_every_dataset_can_be_chosen(name):
     configs.validate(with_value("data.dataset", name))
+
+
+def test_variant_of_a_dataset_is_told_from_its_name():
+    configs.validate(with_value("data.dataset", "affectnet/new"))
+    assert configs.split_dataset("folder/My_faces-2") == ("folder", "My_faces-2")
+    assert configs.split_dataset("ferplus") == ("ferplus", "")
 
 
 def read_in_package(section: str, field: str) -> bool:

@@ -76,6 +76,38 @@ def test_steps_learn_a_batch_by_heart_in_one_trace_and_reuse_the_state(tiny_conf
     assert train_step._cache_size() == 1  # type: ignore[attr-defined]
 
 
+def test_balanced_weights_make_up_for_the_numbers_of_examples():
+    # Of 4 examples in two classes three are of the first: 4 / (2 * 3) and 4 / (2 * 1).
+    hard = np.eye(3, dtype=np.float32)[[0, 0, 2, 0]]
+    np.testing.assert_allclose(steps.balanced_weights(hard), [2 / 3, 0, 2], rtol=1e-6)
+    # Shares of 1.5 and 0.5 in two examples: 2 / (2 * 1.5) and 2 / (2 * 0.5).
+    soft = np.array([[0.5, 0.5], [1, 0]], np.float32)
+    weights = steps.balanced_weights(soft)
+    np.testing.assert_allclose(weights, [2 / 3, 2], rtol=1e-6)
+    assert (soft @ weights).sum() == pytest.approx(2)  # as many as without weights
+    assert weights.dtype == np.float32
+
+
+def test_class_weights_weigh_the_losses_and_nothing_else(tiny_config):
+    labels = np.array([0, 1, 1, 0, 1, 1, 1, 1])  # 2 and 6
+    results = []
+    for weights in (None, [1, 0], [1, 3]):
+        mesh, model, train_state, _ = set_up(tiny_config)
+        optimizer = make_optimizer(tiny_config.optimizer, make_schedule(tiny_config, 12))
+        class_weights = None if weights is None else np.array([*weights, *[0] * 6], np.float32)
+        train_step = steps.make_train_step(tiny_config, model, optimizer, mesh, class_weights)
+        batch = batch_of(tiny_config, 8) | {"target": np.eye(8, dtype=np.float32)[labels]}
+        results.append(jax.device_get(train_step(train_state, sharding.put_batch(batch, mesh))))
+    (plain_state, plain), (_, first), (state_after, weighted) = results
+    for name in ("cross_entropy", "center_loss"):
+        of_second = (8 * plain[name] - 2 * first[name]) / 6  # mean over the second class
+        expected = (2 * 1 * first[name] + 6 * 3 * of_second) / (2 * 1 + 6 * 3)
+        np.testing.assert_allclose(weighted[name], expected, rtol=1e-5)
+        assert abs(weighted[name] / plain[name] - 1) > 1e-3
+    assert weighted["accuracy"] == plain["accuracy"]
+    np.testing.assert_allclose(state_after.centers, plain_state.centers, rtol=1e-6)
+
+
 def test_state_centers_move_for_the_classes_present_only(tiny_config):
     mesh, _, train_state, train_step = set_up(tiny_config)
     before = np.asarray(train_state.centers)

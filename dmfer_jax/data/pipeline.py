@@ -1,11 +1,13 @@
 """Splits to batches, through Grain.
 
-Training batches are a function of (seed, step) alone: the order is a seeded shuffle per epoch, and
-a resumed run starts reading at its step. Evaluation batches cover every example exactly once; the
-last one is padded and masked.
+Training batches are a function of (seed, step) alone: the order is a seeded shuffle per epoch (per
+class, where classes are balanced), and a resumed run starts reading at its step. Evaluation batches
+cover every example exactly once; the last one is padded and masked.
 """
 
-from collections.abc import Iterator
+import functools
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
@@ -26,6 +28,7 @@ def train_batches(
     batch_size: int,
     *,
     seed: int,
+    sampling: str = "natural",
     start_step: int = 0,
     host: int = 0,
     hosts: int = 1,
@@ -37,6 +40,10 @@ def train_batches(
       split: what to read.
       batch_size: of this host's part of the global batch.
       seed: of the order.
+      sampling: "natural" gives each example once an epoch; "balanced" each class equally often;
+        "square_root" each class in proportion to the square root of its number of examples, to
+        within half an example in `_WINDOW` a class. An example's class is its label; under the
+        last two, a class's examples come once each before any comes again.
       start_step: how many batches have been consumed before.
       host: which of the hosts this is; each reads its own examples.
       hosts: how many there are.
@@ -49,7 +56,10 @@ def train_batches(
     def gather(positions: np.ndarray) -> Batch:
         return {"image": _images(split, positions), "target": split.targets[positions]}
 
-    order = grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat()
+    if sampling == "natural":
+        order = grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat()
+    else:
+        order = grain.MapDataset.range(sys.maxsize).map(_mix_classes(split.labels, sampling, seed))
     # Batching positions, not examples: one gather a batch instead of one Python call an example.
     batches = order[host::hosts].batch(batch_size).map(gather)
     options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=2 * workers)
@@ -81,6 +91,50 @@ def eval_batches(split: Split, batch_size: int) -> Iterator[Batch]:
     starts = grain.MapDataset.source(list(range(0, len(split), batch_size)))
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
     return iter(starts.map(gather).to_iter_dataset(options))
+
+
+_WINDOW = 100
+"""Examples per class, on average, after which each class has had its share exactly."""
+
+
+def _mix_classes(labels: np.ndarray, sampling: str, seed: int) -> Callable[[int], int]:
+    """Returns what tells which example stands at a place of an order without end.
+
+    The order consists of windows with so many of each class, each window shuffled. Grain's own
+    mixture repeats a pattern of classes, of which a host that reads every eighth example would see
+    one class alone; and its shuffle takes milliseconds for each example of a class that has few.
+    """
+    present, numbers = np.unique(labels, return_counts=True)
+    members = [np.flatnonzero(labels == label) for label in present]
+    weights = np.sqrt(numbers) if sampling == "square_root" else np.ones(len(present))
+    shares = np.rint(weights / weights.sum() * _WINDOW * len(present)).astype(int)
+    shares = np.maximum(shares, 1).tolist()  # however rare a class is, it occurs
+    in_order = np.repeat(np.arange(len(shares)), shares)
+
+    @functools.lru_cache(maxsize=32)
+    def draw_window(window: int) -> tuple[np.ndarray, np.ndarray]:
+        """The class at each place of a window, and how many of that class stand before it."""
+        classes = np.random.default_rng([seed, 0, window]).permutation(in_order)
+        earlier = np.empty_like(classes)
+        for chosen, share in enumerate(shares):
+            earlier[classes == chosen] = np.arange(share)
+        return classes, earlier
+
+    # Room for what several threads read at once: about four integers an example.
+    @functools.lru_cache(maxsize=4 * len(members))
+    def draw_pass(chosen: int, number: int) -> np.ndarray:
+        """The examples of a class in the order in which they come for the nth time."""
+        return np.random.default_rng([seed, 1, chosen, number]).permutation(members[chosen])
+
+    def example_at(place: int) -> int:
+        window, within = divmod(place, len(in_order))
+        classes, earlier = draw_window(window)
+        chosen = int(classes[within])
+        of_class = window * shares[chosen] + int(earlier[within])
+        number, position = divmod(of_class, len(members[chosen]))
+        return int(draw_pass(chosen, number)[position])
+
+    return example_at
 
 
 def _images(split: Split, positions: np.ndarray) -> np.ndarray:

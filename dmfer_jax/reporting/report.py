@@ -3,6 +3,8 @@
 A report is a plain dict:
 
     dataset, protocol, seed; train_protocol where the training labels follow another protocol
+    drop_classes  names of the classes left out; where there are any
+    sampling, class_weights   as in the configuration; where examples or losses were balanced
     config        the configuration, as a dict
     environment   `environment()`
     train         epochs, steps, examples, seconds, images_per_second; absent for an evaluation
@@ -93,9 +95,9 @@ def json_line(report: Mapping[str, Any]) -> str:
     """Returns the headline numbers as one line of JSON, for programs that read the output.
 
     Returns:
-      dataset, protocol, seed and, per checkpoint, epoch, step, mean_center_cosine and per split the
-      number of examples, `HEADLINES` and deduplicated_accuracy (None where it was not computed),
-      and the `LIST_COUNTS` of a list.
+      dataset, protocol, seed (and drop_classes, sampling and class_weights where used) and, per
+      checkpoint, epoch, step, mean_center_cosine and per split the number of examples, `HEADLINES`
+      and deduplicated_accuracy (None where it was not computed), and the `LIST_COUNTS` of a list.
     """
     checkpoints = {}
     for name, checkpoint in report["checkpoints"].items():
@@ -115,6 +117,7 @@ def json_line(report: Mapping[str, Any]) -> str:
             },
         }
     head = {key: report.get(key) for key in ("dataset", "protocol", "seed")}
+    head |= {key: report[key] for key in ("drop_classes", *_IN_WORDS) if report.get(key)}
     tail = {key: report[key] for key in ("lists_not_scored",) if key in report}
     return plain_json.dump_line({**head, "checkpoints": checkpoints, **tail})
 
@@ -200,6 +203,9 @@ def _heading(report: Mapping[str, Any]) -> list[str]:
         first.append(f"protocol {report['protocol']}")
         if report.get("train_protocol", report["protocol"]) != report["protocol"]:
             first.append(f"trained on protocol {report['train_protocol']}")
+    if report.get("drop_classes"):
+        first.append(f"without {' and '.join(report['drop_classes'])}")
+    first += [_IN_WORDS[key][report[key]] for key in _IN_WORDS if report.get(key)]
     if report.get("seed") is not None:
         first.append(f"seed {report['seed']}")
     lines = [", ".join(first)]
@@ -209,6 +215,12 @@ def _heading(report: Mapping[str, Any]) -> list[str]:
             f"{duration(train['seconds'])} at {number(train['images_per_second'], 0)} images/s"
         )
     return lines
+
+
+_IN_WORDS = {
+    "sampling": {"balanced": "class-balanced sampling", "square_root": "square-root sampling"},
+    "class_weights": {"balanced": "balanced loss weights"},
+}
 
 
 def _print_splits(console: Console, title: str, splits: Mapping[str, Mapping[str, Any]]) -> None:

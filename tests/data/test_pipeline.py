@@ -1,7 +1,7 @@
 """Training batches are a function of (seed, step); evaluation sees every example once."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,9 @@ class OneByOne:
         return self._images[int(index)]
 
 
-def make_split(examples: int, *, in_memory: bool = True) -> Split:
+def make_split(
+    examples: int, *, in_memory: bool = True, labels: Sequence[int] | np.ndarray | None = None
+) -> Split:
     """A split whose image i is filled with i, and whose first class has the share i/100."""
     numbers = np.arange(examples)
     images: Any = np.tile(numbers.astype(np.uint8)[:, None, None, None], (1, 2, 2, 1))
@@ -35,7 +37,7 @@ def make_split(examples: int, *, in_memory: bool = True) -> Split:
     return Split(
         name="train",
         images=images if in_memory else OneByOne(images),
-        labels=(numbers % CLASSES).astype(np.int32),
+        labels=np.asarray(numbers % CLASSES if labels is None else labels, np.int32),
         targets=targets,
         rows=numbers * 10,
         repeated=numbers % 3 == 2,
@@ -46,9 +48,15 @@ def make_split(examples: int, *, in_memory: bool = True) -> Split:
 
 
 def read(
-    examples: int = 10, batch_size: int = 4, batches: int = 5, *, in_memory: bool = True, **options
+    examples: int = 10,
+    batch_size: int = 4,
+    batches: int = 5,
+    *,
+    in_memory: bool = True,
+    labels: Sequence[int] | np.ndarray | None = None,
+    **options,
 ) -> list[pipeline.Batch]:
-    split = make_split(examples, in_memory=in_memory)
+    split = make_split(examples, in_memory=in_memory, labels=labels)
     iterator = pipeline.train_batches(split, batch_size, **{"seed": 0, "workers": 2, **options})
     return list(itertools.islice(iterator, batches))
 
@@ -108,6 +116,76 @@ def test_hosts_share_out_the_batch_that_one_host_would_read(examples):
     shares = [positions(read(examples, batch_size=2, host=h, hosts=3)) for h in range(3)]
     together = [joined(parts) for parts in zip(*shares, strict=True)]
     assert [sorted(batch) for batch in together] == [sorted(batch) for batch in alone]
+
+
+# 16 examples of class 0, 4 of class 1 and one of class 3; none of class 2.
+UNEQUAL = np.repeat([0, 1, 3], [16, 4, 1])
+# Of three hundred examples: a third each, and as 4 : 2 : 1.
+SHARES = {"balanced": {0: 100, 1: 100, 3: 100}, "square_root": {0: 171, 1: 86, 3: 43}}
+
+
+def read_unequal(sampling: str, batch_size: int = 30, batches: int = 10, **options) -> list[int]:
+    """The examples of UNEQUAL in the order read."""
+    options = {"labels": UNEQUAL, "sampling": sampling, **options}
+    return joined(positions(read(len(UNEQUAL), batch_size, batches, **options)))
+
+
+@pytest.mark.parametrize("sampling", SHARES)
+@pytest.mark.parametrize("start_step", [0, 70])
+def test_classes_have_their_share_whatever_their_size(sampling, start_step):
+    # Targets say nothing of class 3: a class is told by the label.
+    seen = UNEQUAL[read_unequal(sampling, start_step=start_step)]
+    assert {label: int((seen == label).sum()) for label in (0, 1, 3)} == SHARES[sampling]
+    assert len(set(seen[:30].tolist())) == 3  # mixed, not one class after another
+
+
+@pytest.mark.parametrize("sampling", SHARES)
+def test_examples_of_a_class_come_once_each_before_any_comes_again(sampling):
+    seen = np.array(read_unequal(sampling, batches=40))
+    for members in ([*range(16)], [*range(16, 20)], [20]):
+        of_class = seen[np.isin(seen, members)]
+        whole = len(of_class) // len(members) * len(members)
+        passes = of_class[:whole].reshape(-1, len(members))
+        assert (np.sort(passes, axis=1) == members).all()
+        if len(members) > 1:
+            assert len({tuple(order) for order in passes.tolist()}) > 2  # in orders of their own
+
+
+@pytest.mark.parametrize("sampling", SHARES)
+def test_balanced_batches_are_a_function_of_seed_and_step(sampling):
+    whole = read_unequal(sampling, batches=40, seed=3)
+    assert read_unequal(sampling, batches=5, seed=3, start_step=35, workers=7) == whole[-150:]
+    assert read_unequal(sampling, batches=40, seed=4) != whole
+
+
+@pytest.mark.parametrize("hosts", [2, 4, 8])
+@pytest.mark.parametrize("sampling", SHARES)
+def test_hosts_share_out_balanced_batches_and_each_sees_every_class(sampling, hosts):
+    labels = (
+        np.arange(80) % 8
+    )  # as many classes as hosts: a periodic mixture would deal one to each
+    options = {"labels": labels, "sampling": sampling}
+    alone = positions(read(80, 8, 400, **options))
+    shares = [
+        positions(read(80, 8 // hosts, 400, host=h, hosts=hosts, **options)) for h in range(hosts)
+    ]
+    together = [joined(parts) for parts in zip(*shares, strict=True)]
+    assert [sorted(batch) for batch in together] == [sorted(batch) for batch in alone]
+    for share in shares:
+        numbers = np.bincount(labels[joined(share)], minlength=8)
+        assert numbers.min() > 400 / hosts / 2  # 400 / hosts on average
+
+
+def test_class_too_rare_for_a_share_still_occurs():
+    # The roots are as 413 to 1: of two hundred examples, half a one.
+    labels = np.repeat([0, 1], [413**2, 1])
+    (batch,) = read(len(labels), 201, 1, labels=labels, sampling="square_root")
+    rare = batch["target"][:, 0] == np.float32(413**2 / 100)
+    assert rare.sum() == 1
+
+
+def test_natural_sampling_is_the_default_and_asks_for_no_classes():
+    assert positions(read(labels=[0] * 10, sampling="natural")) == positions(read())
 
 
 def test_split_smaller_than_a_batch_is_repeated():

@@ -2,13 +2,16 @@
 
 import io
 import json
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
 
+from dmfer_jax.config import get_config
 from dmfer_jax.errors import UserError
+from dmfer_jax.evaluate import describe_run
 from dmfer_jax.labels import EXPRESSION_NAMES
 from dmfer_jax.metrics import Metrics, center_report, summarize
 from dmfer_jax.reporting.report import (
@@ -197,3 +200,44 @@ def test_environment_names_versions_and_device_but_no_path():
     found = environment()
     assert {"python", "jax", "flax", "device", "cores"} <= set(found)
     assert "/" not in json.dumps(found)
+
+
+def test_heading_names_what_was_done_about_classes_where_anything_was():
+    report = make_report()
+    assert printed(report).splitlines()[0] == "ferplus, protocol majority, seed 0"
+    report |= {"dataset": "affectnet/new", "protocol": None, "drop_classes": ["contempt", "fear"]}
+    report |= {"sampling": "balanced", "class_weights": "balanced"}
+    heading = " ".join(printed(report).split("trained")[0].split())
+    assert heading == (
+        "affectnet/new, without contempt and fear, class-balanced sampling, "
+        "balanced loss weights, seed 0"
+    )
+    report["sampling"] = "square_root"
+    assert "square-root sampling" in printed(report)
+
+
+def test_line_of_json_names_what_was_done_about_classes_where_anything_was():
+    report = make_report()
+    assert "sampling" not in json.loads(json_line(report))
+    line = json.loads(json_line({**report, "sampling": "balanced", "drop_classes": ["fear"]}))
+    assert (line["sampling"], line["drop_classes"]) == ("balanced", ["fear"])
+
+
+def test_run_is_described_by_its_dataset_and_what_was_changed_of_it():
+    config: Any = get_config()
+    config.data.dataset = "ferplus"
+    told = describe_run(config)
+    assert (told["protocol"], told["train_protocol"]) == ("majority", "majority")
+    assert not {"sampling", "class_weights", "drop_classes"} & told.keys()
+    config.data.dataset = "affectnet/new"
+    config.data.drop_classes = ("contempt",)
+    config.data.sampling = "square_root"
+    config.loss.class_weights = "balanced"
+    told = describe_run(config)
+    assert (told["dataset"], told["protocol"], told["train_protocol"]) == (
+        "affectnet/new",
+        None,
+        None,
+    )
+    assert told["drop_classes"] == ["contempt"]
+    assert (told["sampling"], told["class_weights"]) == ("square_root", "balanced")
