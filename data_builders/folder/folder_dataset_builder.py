@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 import tensorflow_datasets as tfds
+from absl import logging
 
 from data_builders.common.image_builder import ImageFilesBuilder
 from data_builders.common.record_builder import Examples
@@ -71,7 +72,12 @@ class Builder(ImageFilesBuilder):
     def from_survey(cls, files: SourceFiles, found: Survey, data_dir: Path) -> Self:
         """Returns the builder of what a survey found; see `RecordBuilder.from_survey`."""
         config = FolderConfig(name=found.variant, class_names=found.class_names)
-        builder = cls(config=config, data_dir=data_dir, file_format="array_record")
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.ERROR)  # TFDS warns of a config that it has not in a list
+        try:
+            builder = cls(config=config, data_dir=data_dir, file_format="array_record")
+        finally:
+            logging.set_verbosity(verbosity)
         builder._found = files, found
         return builder
 

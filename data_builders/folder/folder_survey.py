@@ -197,7 +197,7 @@ def _describe_division(
 ) -> list[str]:
     if not shares:
         return []
-    taken = " and ".join(f"{split} ({100 * share:g} %)" for split, share in shares.items())
+    taken = " and ".join(f"{split} (about {100 * share:g} %)" for split, share in shares.items())
     if groups_of is None:
         return [
             f"{taken} {'are' if len(shares) > 1 else 'is'} taken by file name, since the source "

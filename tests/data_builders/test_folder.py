@@ -95,7 +95,7 @@ def test_missing_valid_is_taken_from_train_and_test_stays(tmp_path):
     assert sorted(found.splits["test"].names) == ["test/fear/b.png", "test/sad/a.png"]
     assert len(found.splits["train"]) + len(found.splits["valid"]) == 80
     assert all(1 <= count <= 10 for count in found.counts("valid"))  # 10 % of 40 is 4
-    assert found.notes[0].startswith("valid (10 %) is taken by file name")
+    assert found.notes[0].startswith("valid (about 10 %) is taken by file name")
 
 
 def test_class_without_images_in_test_is_noted(tmp_path):
