@@ -1,7 +1,8 @@
-"""Scores a trained checkpoint on any split, and on the occlusion and pose lists of its dataset.
+"""Scores a trained checkpoint on splits, on its dataset's occlusion and pose lists, under harm.
 
   python -m dmfer_jax.evaluate --workdir=runs/ferplus_cpu --checkpoint=best --splits=valid
   python -m dmfer_jax.evaluate --workdir=runs/ferplus_cpu --lists=path/to/lists
+  python -m dmfer_jax.evaluate --workdir=runs/ferplus_cpu --splits=test --stress
 
 Prints tables and, as its last line, one line of JSON. Writes the report and figures of the
 evaluation into `<workdir>/evaluation/`.
@@ -27,9 +28,10 @@ from dmfer_jax.errors import UserError
 from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.optimizer import make_optimizer, make_schedule
 from dmfer_jax.prepare import ensure_built
-from dmfer_jax.reporting import figures
+from dmfer_jax.reporting import figures, stress_report
 from dmfer_jax.reporting import report as reports
 from dmfer_jax.state import TrainState
+from dmfer_jax.stress import score_stress
 
 
 def score(
@@ -208,6 +210,7 @@ def evaluate(
     names: Sequence[str] = (),
     *,
     lists: str = "",
+    stress: bool = False,
     data_dir: str = "",
     source: str = "",
 ) -> dict[str, Any]:
@@ -218,6 +221,7 @@ def evaluate(
       which: "last" or "best".
       names: of the splits; none is the run's validation split or, with lists, its test splits.
       lists: file or folder of occlusion and pose lists, whose images are looked for in the splits.
+      stress: whether the splits are scored under every kind of harm, too.
       data_dir: where built records are, if not where the run had them.
       source: file or folder as downloaded, if not where the run had it.
 
@@ -245,6 +249,14 @@ def evaluate(
     entry = score_checkpoint(eval_step, train_state, scored, config, mesh, epoch)
     for split in listed.splits:
         entry["splits"][split.name]["list"] = listed.counts[split.name]
+    if stress:
+        variables, batch_size = train_state.eval_variables(), config.train.eval_batch_size
+        entry["stress"] = {
+            split.name: score_stress(
+                lambda s: score(eval_step, variables, s, batch_size, mesh), split
+            )
+            for split in splits
+        }
     report = {**describe_run(config), "checkpoints": {which: entry}}
     if listed.not_scored:
         report["lists_not_scored"] = listed.not_scored
@@ -287,15 +299,19 @@ def main(argv: Sequence[str]) -> None:
         options.checkpoint,
         options.splits,
         lists=options.lists,
+        stress=options.stress,
         data_dir=options.data_dir,
         source=options.source,
     )
     reports.print_report(report)
+    stress_report.print_stress(report)
     splits = report["checkpoints"][options.checkpoint]["splits"]
     scored = [name for name, summary in splits.items() if "list" not in summary]
-    name = "_".join([options.checkpoint, *scored, *(["lists"] if options.lists else [])])
+    asked = [word for word in ("lists", "stress") if options[word].value]
+    name = "_".join([options.checkpoint, *scored, *asked])
     reports.write_report(workdir / "evaluation" / f"{name}.json", report)
     figures.draw_report_figures(workdir / "evaluation" / "figures", report)
+    stress_report.draw_stress_figures(workdir / "evaluation" / "figures", report)
     print(reports.json_line(report))
 
 
@@ -310,6 +326,9 @@ if __name__ == "__main__":
     )
     flags.DEFINE_string(
         "lists", "", "File or folder of RAN's occlusion and pose lists; scores their images, too."
+    )
+    flags.DEFINE_bool(
+        "stress", False, "Also scores the splits under eleven kinds of harm at five levels each."
     )
     flags.DEFINE_string("data_dir", "", "Where built records are, if not where the run had them.")
     flags.DEFINE_string("source", "", "File or folder as downloaded, if not where the run had it.")

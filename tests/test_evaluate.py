@@ -195,7 +195,8 @@ def test_records_that_are_not_there_are_built_from_where_the_source_is_now(workd
         raise UserError("built enough")
 
     monkeypatch.setattr(evaluate, "ensure_built", build)
-    for moved in ({"source": "here"}, {"data_dir": "there"}, {}):
+    moves: list[dict[str, Any]] = [{"source": "here"}, {"data_dir": "there"}, {}]
+    for moved in moves:
         with pytest.raises(UserError, match="built enough"):
             evaluate.evaluate(workdir, "last", **moved)
     gone = str(workdir / "gone")

@@ -1,20 +1,18 @@
 """Every kind and level is scored once, on the images it names, by one compiled step."""
 
 import io
+import json
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 from rich.console import Console
 
-from dmfer_jax import sharding, state, steps
-from dmfer_jax.data import sources
+from dmfer_jax import steps
 from dmfer_jax.data.corruptions import CORRUPTIONS, LEVELS, corrupt
 from dmfer_jax.data.sources import Split
-from dmfer_jax.evaluate import score
-from dmfer_jax.optimizer import make_optimizer, make_schedule
-from dmfer_jax.prepare import ensure_built
+from dmfer_jax.evaluate import evaluate
+from dmfer_jax.reporting.report import json_line
 from dmfer_jax.stress import score_stress
 
 
@@ -96,29 +94,25 @@ def test_a_terminal_shows_a_bar_and_the_time_left():
     assert "/56" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_network_is_compiled_once_for_all_kinds_and_levels(tiny_config):
-    config = tiny_config
-    config.data.limit = 24
-    config.data.memory_gib = 0.0  # images are decoded when they are asked for
-    dataset_dir = ensure_built(config.data.dataset, "", config.data.data_dir)
-    split = sources.load_split(dataset_dir, "test", config.data, train=False)
-    assert not isinstance(split.images, np.ndarray)
-    mesh = sharding.make_mesh()
-    model = state.make_model(config, len(split.class_names))
-    optimizer = make_optimizer(config.optimizer, make_schedule(config, 12))
-    train_state = jax.jit(
-        lambda: state.init_state(config, model, optimizer),
-        out_shardings=sharding.replicated(mesh),
-    )()
-    eval_step: Any = steps.make_eval_step(model, mesh)
-    variables = train_state.eval_variables()
-    batch_size = config.train.eval_batch_size
-    found = score_stress(
-        lambda harmed: score(eval_step, variables, harmed, batch_size, mesh), split, quiet()
-    )
+def test_evaluation_under_stress_compiles_once_and_reports_beside_the_splits(finished, monkeypatch):
+    made: list[Any] = []
+    make = steps.make_eval_step
+
+    def make_and_keep(*arguments: Any) -> Any:
+        made.append(make(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(steps, "make_eval_step", make_and_keep)
+    report = evaluate(finished[0], "last", ["test"], stress=True)
+    (eval_step,) = made
     assert eval_step._cache_size() == 1
-    alone = score(eval_step, variables, split, batch_size, mesh)
-    assert found["clean"]["accuracy"] == alone["accuracy"]
-    counts = np.array([row["accuracy"] for row in found["kinds"].values()]) * len(split)
+
+    entry = report["checkpoints"]["last"]
+    found = entry["stress"]["test"]
+    assert found["clean"]["accuracy"] == entry["splits"]["test"]["accuracy"]
+    counts = np.array([row["accuracy"] for row in found["kinds"].values()]) * found["examples"]
     np.testing.assert_allclose(counts, counts.round(), atol=1e-6)
     assert len(np.unique(counts.round())) > 1  # harm reaches the network
+    line = json.loads(json_line(report))["checkpoints"]["last"]["splits"]["test"]
+    assert line["stress_mean_accuracy"] == found["mean_accuracy"]
+    assert "stress_mean_accuracy" not in json_line(finished[1])

@@ -10,7 +10,8 @@ A report is a plain dict:
     train         epochs, steps, examples, seconds, images_per_second; absent for an evaluation
     checkpoints   {"last": ..., "best": ...}, or the one that was evaluated. Each has epoch, step,
                   splits {split: summary}, centers (`metrics.center_report`, or None), and
-                  "best" may say in `chosen_on` which split chose it ("valid" unless it says so)
+                  "best" may say in `chosen_on` which split chose it ("valid" unless it says so);
+                  stress {split: `stress.score_stress`'s dict} where it was put to that test
     lists_not_scored  {list: why none of its images was found}; absent where there is none
 
 A summary is what `metrics.summarize` returns. It may carry `deduplicated`, a second summary of the
@@ -97,7 +98,8 @@ def json_line(report: Mapping[str, Any]) -> str:
     Returns:
       dataset, protocol, seed (and drop_classes, sampling and class_weights where used) and, per
       checkpoint, epoch, step, mean_center_cosine and per split the number of examples, `HEADLINES`
-      and deduplicated_accuracy (None where it was not computed), and the `LIST_COUNTS` of a list.
+      and deduplicated_accuracy (None where it was not computed), the `LIST_COUNTS` of a list, and
+      stress_mean_accuracy where it was put to stress.
     """
     checkpoints = {}
     for name, checkpoint in report["checkpoints"].items():
@@ -112,6 +114,7 @@ def json_line(report: Mapping[str, Any]) -> str:
                     **{key: summary[key] for key in HEADLINES},
                     "deduplicated_accuracy": _deduplicated(summary, "accuracy"),
                     **_list_counts(summary),
+                    **_stress_mean(checkpoint.get("stress", {}).get(split)),
                 }
                 for split, summary in checkpoint["splits"].items()
             },
@@ -254,6 +257,10 @@ def _print_classes(console: Console, title: str, summary: Mapping[str, Any]) -> 
         )
     header = ["class", "images", "recall", "precision", "F1", "most often taken for"]
     print_table(console, title, header, rows)
+
+
+def _stress_mean(found: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"stress_mean_accuracy": found["mean_accuracy"]} if found else {}
 
 
 def _list_counts(summary: Mapping[str, Any]) -> dict[str, Any]:
