@@ -11,7 +11,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_builders.affectnet import new_release, old_release
+from data_builders.affectnet.compact_names import Chosen
 from data_builders.common.image_builder import ImageFilesBuilder
+from data_builders.common.record_builder import Examples
 from data_builders.common.source_files import SourceFiles
 from data_builders.common.survey import Rows, Survey, check_names_differ
 from dmfer_jax.errors import UserError
@@ -73,6 +75,11 @@ class Builder(ImageFilesBuilder):
                 f"{'; '.join(found.problems)}"
             )
         return found
+
+    def split_examples(self) -> dict[str, Examples]:
+        """Returns the examples of each split; see `RecordBuilder`."""
+        new_release.forget_annotations(self.found()[0])
+        return super().split_examples()
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.image_info(
@@ -160,10 +167,9 @@ def validation_part(names: Sequence[str], labels: np.ndarray) -> np.ndarray:
 
 
 def _chosen(rows: Rows, mask: np.ndarray) -> Rows:
-    positions = np.flatnonzero(mask).tolist()
     return Rows(
-        names=[rows.names[index] for index in positions],
-        files=[rows.files[index] for index in positions],
+        names=Chosen(rows.names, mask),
+        files=Chosen(rows.files, mask),
         labels=rows.labels[mask],
         boxes=None if rows.boxes is None else rows.boxes[mask],
         fields={name: np.asarray(values)[mask] for name, values in rows.fields.items()},

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from data_builders.affectnet.compact_names import Prefixed
 from data_builders.affectnet.npy_numbers import read_number
 from data_builders.common.source_files import SourceFiles
 from data_builders.common.survey import Rows, some
@@ -64,21 +65,18 @@ def read_set(files: SourceFiles, name: str, folder: str) -> tuple[Rows, list[str
       UserError: an annotation cannot be read or has a value that is not allowed.
     """
     images, annotations = (_inside(files, folder, inside) for inside in ("images", "annotations"))
-    stems = [file.rpartition(".")[0] for file in files.names_in(images)]
-    names = {
-        stem: file
-        for stem, file in sorted(
-            zip(stems, files.names_in(images), strict=True),
-            key=lambda pair: (len(pair[0]), pair[0]),  # 9 before 10
-        )
-        if f"{annotations}/{stem}{_EXPRESSION}" in files
-    }
-    problems = _problems(files, images, annotations, stems)
+    names = [
+        file
+        for file in sorted(files.names_in(images), key=len)  # 9 before 10
+        if f"{annotations}/{_stem(file)}{_EXPRESSION}" in files
+    ]
+    problems = _problems(files, images, annotations, len(names))
 
     labels = np.empty(len(names), np.int64)
     affect = {suffix: np.full(len(names), np.nan, np.float32) for suffix in (_VALENCE, _AROUSAL)}
     missing: Counter[str] = Counter()
-    for index, stem in enumerate(names):
+    for index, file in enumerate(names):
+        stem = _stem(file)
         labels[index] = _label(files, f"{annotations}/{stem}{_EXPRESSION}")
         for suffix, values in affect.items():
             if (path := f"{annotations}/{stem}{suffix}") in files:
@@ -90,12 +88,18 @@ def read_set(files: SourceFiles, name: str, folder: str) -> tuple[Rows, list[str
         for suffix, number in missing.items()
     ]
     rows = Rows(
-        names=[f"{name}/{file}" for file in names.values()],
-        files=[f"{images}/{file}" for file in names.values()],
+        names=Prefixed(f"{name}/", names),
+        files=Prefixed(f"{images}/", names),
         labels=labels,
         fields={"valence": affect[_VALENCE], "arousal": affect[_AROUSAL]},
     )
     return rows, notes, problems
+
+
+def forget_annotations(files: SourceFiles) -> None:
+    """Drops the annotations from the source's list: four names of five, all read by now."""
+    for folder in find_sets(files).values():
+        files.forget(_inside(files, folder, "annotations"))
 
 
 def _inside(files: SourceFiles, folder: str, name: str) -> str:
@@ -107,22 +111,26 @@ def _inside(files: SourceFiles, folder: str, name: str) -> str:
     return f"{prefix}{name}"
 
 
-def _problems(files: SourceFiles, images: str, annotations: str, stems: list[str]) -> list[str]:
-    """Returns what does not fit together between the images and the annotations of a set."""
-    if len(set(stems)) < len(stems):
+def _problems(files: SourceFiles, images: str, annotations: str, matched: int) -> list[str]:
+    """Returns what does not fit together in a set of which so many images are annotated."""
+    annotated = sum(name.endswith(_EXPRESSION) for name in files.names_in(annotations))
+    if matched == annotated == len(files.names_in(images)):
+        return []
+    stems = [_stem(file) for file in files.names_in(images)]
+    known = set(stems)
+    if len(known) < len(stems):
         seen: set[str] = set()
         twice = next(stem for stem in stems if stem in seen or seen.add(stem))
         raise UserError(
             f"{files.where(images)} holds two images for the annotation '{twice}'; remove one."
         )
-    known = set(stems)
-    annotated = {
+    described = {
         file.removesuffix(_EXPRESSION)
         for file in files.names_in(annotations)
         if file.endswith(_EXPRESSION)
     }
-    without_image = sorted(annotated - known)
-    without_annotation = sorted(known - annotated)
+    without_image = sorted(described - known)
+    without_annotation = sorted(known - described)
     problems = []
     if without_image:
         problems.append(
@@ -135,6 +143,10 @@ def _problems(files: SourceFiles, images: str, annotations: str, stems: list[str
             f"N{_EXPRESSION} in {annotations}: N = {some(without_annotation)}"
         )
     return problems
+
+
+def _stem(file: str) -> str:
+    return file.rpartition(".")[0]
 
 
 def _label(files: SourceFiles, path: str) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from data_builders.common.first_rows import FirstRows
 from data_builders.common.record_builder import Examples, RecordBuilder
 from data_builders.common.source_files import SourceFiles
 from data_builders.common.survey import Rows
@@ -55,7 +56,7 @@ class ImageFilesBuilder(RecordBuilder, skip_registration=True):
           UserError: the source cannot be used, or does not fit together.
         """
         files, found = self.found()
-        first_rows: dict[bytes, int] = {}
+        first_rows = FirstRows(sum(map(len, found.splits.values())))
         splits, start = {}, 0
         for split, rows in found.splits.items():
             examples = _examples(files, rows, start, first_rows)
@@ -103,7 +104,7 @@ def stored_image(encoded: bytes, box: tuple[float, float, float, float] | None =
 
 
 def _examples(
-    files: SourceFiles, rows: Rows, start: int, first_rows: dict[bytes, int]
+    files: SourceFiles, rows: Rows, start: int, first_rows: FirstRows
 ) -> Iterator[dict[str, Any]]:
     """Yields a split's examples; `start` is the row number of the first."""
 
@@ -129,7 +130,7 @@ def _examples(
                         "label": int(rows.labels[index]),
                         "name": rows.names[index],
                         "row": row,
-                        "first_row": first_rows.setdefault(digest, row),
+                        "first_row": first_rows.first(digest, row),
                         **{name: values[index] for name, values in rows.fields.items()},
                     }
         finally:
@@ -150,4 +151,4 @@ def _read(files: SourceFiles, rows: Rows, index: int) -> tuple[bytes, bytes]:
             f"{files.where(path)} (image '{rows.names[index]}') cannot be used: {error}. Fetch it "
             "again; or remove the file, and build with --allow_mismatch to do without it."
         ) from error
-    return image, hashlib.sha256(image).digest()[:16]
+    return image, hashlib.sha256(image).digest()

@@ -77,6 +77,10 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
         ]
         return sorted(found, key=lambda path: (path.count("/"), path))
 
+    def forget(self, folder: str) -> None:
+        """Drops a folder whose files will not be read any more, to save memory."""
+        self._folders.pop(folder, None)
+
     def __iter__(self) -> Iterator[str]:
         for folder, names in self._folders.items():
             for name in names:

@@ -181,8 +181,8 @@ def test_source_with_both_releases_gives_the_one_that_is_asked_for(tmp_path: Pat
 
 def test_owners_validation_set_is_the_test_split(tmp_path: Path):
     found = survey(write_folder(tiny.new_release(), tmp_path))
-    assert found.splits["test"].names == [f"val_set/{number}.jpg" for number in range(8)]
-    assert found.splits["train"].names == [f"train_set/{number}.jpg" for number in range(12)]
+    assert list(found.splits["test"].names) == [f"val_set/{number}.jpg" for number in range(8)]
+    assert list(found.splits["train"].names) == [f"train_set/{number}.jpg" for number in range(12)]
     assert any("Its validation set, on which papers report" in note for note in found.notes)
 
 
