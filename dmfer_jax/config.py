@@ -35,6 +35,7 @@ def get_config() -> ConfigDict:
     data.train_protocol = ""  # FERPlus: for the training split; "" is the same, "votes" is soft
     data.image_size = 112  # pixels, height and width
     data.channels = 3  # 3 (RGB) or 1 (grey)
+    data.train_splits = ("train",)  # trained on; with the validation split no epoch is chosen
     data.valid_split = "valid"  # the best epoch is chosen on this one
     data.test_splits = ("test",)  # scored once, after training
     data.drop_classes = ()  # names of classes to leave out; ("contempt",) makes AffectNet-7 of 8
@@ -202,6 +203,7 @@ def validate(config: ConfigDict) -> None:
         raise UserError(
             f"config.augment.erase_area is {tuple(area)}; expected (low, high) shares in 0 to 1"
         )
+    _validate_splits(config.data)
     _validate_combinations(config.model, config.loss)
 
 
@@ -220,6 +222,21 @@ def split_dataset(dataset: str) -> tuple[str, str]:
             "the variant of letters, digits, '_' and '-'"
         )
     return name, variant
+
+
+def _validate_splits(data: ConfigDict) -> None:
+    train_splits: Any = data.train_splits
+    if not train_splits:
+        raise UserError(
+            f"config.data.train_splits is {train_splits!r}; expected one or more names, such as "
+            "('train',) or ('train', 'valid')"
+        )
+    tests: Any = data.test_splits
+    if both := sorted(set(train_splits) & set(tests)):
+        raise UserError(
+            f"config.data.train_splits and config.data.test_splits both have '{both[0]}'; a model "
+            "must not be scored on what it was trained on"
+        )
 
 
 def _validate_combinations(model: ConfigDict, loss: ConfigDict) -> None:

@@ -46,7 +46,7 @@ class Run(NamedTuple):
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     train: Split
-    valid: Split
+    valid: Split | None  # none where it is trained on
     epoch_ends: list[int]  # the step at which each epoch is over
 
     @property
@@ -91,8 +91,17 @@ def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.train.batch_size, "train.batch_size", mesh)
     sharding.check_batch_size(config.train.eval_batch_size, "train.eval_batch_size", mesh)
-    train_split = sources.load_split(dataset_dir, "train", config.data, train=True)
-    valid_split = sources.load_split(dataset_dir, config.data.valid_split, config.data, train=False)
+    options = config.data
+    joined = "+".join(options.train_splits)
+    train_split = sources.load_split(dataset_dir, joined, options, train=True)
+    valid_split = None
+    if options.valid_split not in options.train_splits:
+        valid_split = sources.load_split(dataset_dir, options.valid_split, options, train=False)
+    elif not set(options.test_splits) & set(sources.split_names(dataset_dir)):
+        raise UserError(
+            f"config.data.train_splits has '{options.valid_split}', and no split of "
+            "config.data.test_splits is there: nothing would be left to score"
+        )
     per_epoch = pipeline.steps_per_epoch(train_split, config.train.batch_size)
     if per_epoch < 1:
         raise UserError(
@@ -168,9 +177,9 @@ def train_steps(
                 log_training(run, log, progress, step, epoch, waiting)
                 waiting = []
             valid_accuracy = None
-            if ends_epoch:
+            if ends_epoch and run.valid:
                 valid_accuracy = log_validation(
-                    run, log, progress, step, epoch, train_state, eval_step
+                    run, run.valid, log, progress, step, epoch, train_state, eval_step
                 )
             if saves:
                 note = {
@@ -239,6 +248,7 @@ def log_training(
 
 def log_validation(
     run: Run,
+    split: Split,
     log: writers.RunLog,
     progress: console.Progress,
     step: int,
@@ -251,15 +261,15 @@ def log_validation(
         valid = score(
             eval_step,
             train_state.eval_variables(),
-            run.valid,
+            split,
             run.config.train.eval_batch_size,
             run.mesh,
         )
     headlines = {name: valid[name] for name in reports.HEADLINES}
-    log.write(step, kind="eval", epoch=epoch, split=run.valid.name, **headlines)
+    log.write(step, kind="eval", epoch=epoch, split=split.name, **headlines)
     progress.end_epoch(
         epoch,
-        f"{run.valid.name} accuracy {console.percent(valid['accuracy'])}, "
+        f"{split.name} accuracy {console.percent(valid['accuracy'])}, "
         f"loss {console.number(valid['loss'])}",
     )
     return valid["accuracy"]
@@ -273,11 +283,12 @@ def make_report(
     eval_step: steps.EvalStep,
     dataset_dir: Path,
 ) -> dict[str, Any]:
-    """Scores the last epoch and the one chosen on validation, on the test splits too."""
+    """Scores the last epoch, and the one chosen on validation, on the test splits too."""
     options = run.config.data
     built = sources.split_names(dataset_dir)
     missing = [name for name in options.test_splits if name not in built]
-    splits = [run.valid] + [
+    splits = [run.valid] if run.valid else []
+    splits += [
         sources.load_split(dataset_dir, name, options, train=False)
         for name in options.test_splits
         if name in built
@@ -288,12 +299,14 @@ def make_report(
     def entry(scored: TrainState, epoch: float) -> dict[str, Any]:
         return score_checkpoint(eval_step, scored, splits, run.config, run.mesh, epoch)
 
-    last = entry(train_state, note["epoch"])
-    best, best_step = last, checkpoints.step("best")
-    if best_step is not None and best_step != last["step"]:
+    scored = {"last": entry(train_state, note["epoch"])}
+    best_step = checkpoints.step("best") if run.valid else None
+    if best_step == scored["last"]["step"]:
+        scored["best"] = scored["last"]
+    elif best_step is not None:
         like = jax.eval_shape(lambda: train_state)
         best_state = checkpoints.load(best_step, like, sharding.replicated(run.mesh))
-        best = entry(best_state, checkpoints.note(best_step)["epoch"])
+        scored["best"] = entry(best_state, checkpoints.note(best_step)["epoch"])
     return {
         **describe_run(run.config),
         "not_scored": missing,
@@ -304,7 +317,7 @@ def make_report(
             "seconds": note["seconds"],
             "images_per_second": run.total_steps * run.config.train.batch_size / note["seconds"],
         },
-        "checkpoints": {"last": last, "best": best},
+        "checkpoints": scored,
     }
 
 
@@ -321,9 +334,10 @@ def print_summary(run: Run) -> None:
         ["part", "output", "parameters"],
         table,
     )
+    validation = f"{len(run.valid):,}" if run.valid else "no"
     print(
-        f"\n{options.dataset}: {len(run.train):,} training and {len(run.valid):,} validation "
-        f"images; {run.total_steps:,} steps of {run.config.train.batch_size} images on "
+        f"\n{options.dataset}: {len(run.train):,} training and {validation} validation images; "
+        f"{run.total_steps:,} steps of {run.config.train.batch_size} images on "
         f"{run.mesh.size} {jax.devices()[0].device_kind} device(s); seed {run.config.seed}\n"
     )
 

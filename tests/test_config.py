@@ -83,6 +83,7 @@ WRONG = {
     "train.eval_batch_size": [0],
     "train.log_every": [0],
     "train.checkpoint_every": [-1],
+    "data.train_splits": [()],
 }
 
 
@@ -98,6 +99,14 @@ def test_every_field_but_names_and_switches_has_a_wrong_value():
     of_build = {"data.valid_split", "data.test_splits", "data.drop_classes"}
     free = {"data.source", "data.data_dir", *of_build}
     assert paths - free - {"model.depthwise"} == WRONG.keys() - {"seed"}
+
+
+def test_nothing_is_scored_on_what_it_was_trained_on():
+    config = with_value("data.test_splits", ("valid", "test"))
+    configs.validate(config)  # a validation split may be scored after training, too
+    config.data.train_splits = ("train", "test")
+    with pytest.raises(UserError, match=r"both have 'test'; a model must not be scored"):
+        configs.validate(config)
 
 
 def test_heads_divide_the_channels_of_the_scales_in_use():

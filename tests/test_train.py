@@ -134,6 +134,23 @@ def test_another_config_in_the_same_folder_is_refused_by_field(tiny_config, fini
     assert "log_every" not in str(refused.value)
 
 
+def test_training_on_the_validation_split_chooses_no_epoch(tiny_config, tmp_path):
+    tiny_config.data.train_splits = ("train", "valid")
+    tiny_config.train.epochs = 1
+    report = train.train(tiny_config, tmp_path)
+    assert report["train"]["examples"] == 48 + 16
+    assert list(report["checkpoints"]) == ["last"]
+    assert list(report["checkpoints"]["last"]["splits"]) == ["test", "test_occlusion", "test_pose"]
+    assert {row["kind"] for row in read_jsonl(tmp_path / "metrics.jsonl")} == {"train"}
+
+
+def test_training_on_all_that_could_be_scored_is_refused(tiny_config, tmp_path):
+    tiny_config.data.train_splits = ("train", "valid")
+    tiny_config.data.test_splits = ("test_of_tomorrow",)
+    with pytest.raises(UserError, match="nothing would be left to score"):
+        train.train(tiny_config, tmp_path)
+
+
 def test_missing_test_splits_are_named_and_not_scored(tiny_config, tmp_path):
     tiny_config.data.test_splits = ("test", "test_of_tomorrow")
     report = train.train(tiny_config, tmp_path)

@@ -94,7 +94,7 @@ def load_split(dataset_dir: Path, name: str, options: ConfigDict, *, train: bool
 
     Args:
       dataset_dir: the version folder that the builder made.
-      name: of the split.
+      name: of the split, or of several joined by "+".
       options: `config.data`.
       train: whether labels follow `train_protocol` rather than `protocol`.
 
@@ -148,7 +148,11 @@ def split_names(dataset_dir: Path) -> list[str]:
 
 
 def open_records(dataset_dir: Path, name: str) -> Any:
-    """Returns the records of one split by position, their images as encoded bytes.
+    """Returns the records of a split by position, their images as encoded bytes.
+
+    Args:
+      dataset_dir: the version folder that the builder made.
+      name: of the split, or of several joined by "+".
 
     Raises:
       UserError: the build has no such split.
@@ -156,10 +160,11 @@ def open_records(dataset_dir: Path, name: str) -> Any:
     import tensorflow_datasets as tfds
 
     builder: Any = tfds.builder_from_directory(dataset_dir)
-    if name not in builder.info.splits:
-        raise UserError(
-            f"{dataset_dir} has no split '{name}'; it has {', '.join(builder.info.splits)}"
-        )
+    for part in name.split("+"):
+        if part not in builder.info.splits:
+            raise UserError(
+                f"{dataset_dir} has no split '{part}'; it has {', '.join(builder.info.splits)}"
+            )
     # TFDS would decode otherwise with or without cv2 installed; see data/images.py.
     return builder.as_data_source(split=name, decoders={"image": tfds.decode.SkipDecoding()})
 
