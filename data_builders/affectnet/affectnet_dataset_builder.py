@@ -138,6 +138,8 @@ def _add(found: Survey, rows: Rows, is_train: bool) -> None:
         return
     valid = validation_part(rows.names, rows.labels)
     found.splits |= {"train": _chosen(rows, ~valid), "valid": _chosen(rows, valid)}
+    if not valid.any():
+        return
     found.notes.append(
         f"The split valid is {valid.sum():,} images of the training set, taken out of train: "
         f"{VALID_COUNT} of a class, a tenth of those with fewer than {10 * VALID_COUNT:,}. "
