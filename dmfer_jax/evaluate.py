@@ -20,10 +20,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dmfer_jax import checkpoint, command, metrics, sharding, state, steps
-from dmfer_jax.config import split_dataset, validate
+from dmfer_jax.config import validate
 from dmfer_jax.data import pipeline, sources, subsets
 from dmfer_jax.data.lists import NamedList, read_lists
 from dmfer_jax.data.sources import Split
+from dmfer_jax.describe import describe_run
 from dmfer_jax.errors import UserError
 from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.optimizer import make_optimizer, make_schedule
@@ -132,35 +133,6 @@ def score_checkpoint(
     }
 
 
-def describe_run(config: ConfigDict) -> dict[str, Any]:
-    """Returns the part of a report that says what was run, and on what."""
-    name, _ = split_dataset(config.data.dataset)
-    is_ferplus = name == "ferplus"
-    return {
-        "dataset": config.data.dataset,
-        "protocol": config.data.protocol if is_ferplus else None,
-        "train_protocol": (config.data.train_protocol or config.data.protocol)
-        if is_ferplus
-        else None,
-        **_changes_to_classes(config),
-        "seed": config.seed,
-        "config": _without_paths(config),
-        "environment": reports.environment(),
-    }
-
-
-def _changes_to_classes(config: ConfigDict) -> dict[str, Any]:
-    """What a reader must know beside the dataset's name; nothing of what was left alone."""
-    used: dict[str, Any] = {}
-    if config.data.drop_classes:
-        used["drop_classes"] = list(config.data.drop_classes)
-    if config.data.sampling != "natural":
-        used["sampling"] = config.data.sampling
-    if config.loss.class_weights != "none":
-        used["class_weights"] = config.loss.class_weights
-    return used
-
-
 class ListedSubsets(NamedTuple):
     """The images of lists among the records.
 
@@ -236,7 +208,9 @@ def evaluate(
     config.data.source = source or config.data.source
     validate(config)
     found = read_lists(lists, config.data.dataset) if lists else []
-    names = names or (config.data.test_splits if lists else [config.data.valid_split])
+    trained_on_all = config.data.valid_split in config.data.train_splits
+    unnamed = config.data.test_splits if lists or trained_on_all else [config.data.valid_split]
+    names = names or unnamed
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.train.eval_batch_size, "train.eval_batch_size", mesh)
     dataset_dir = ensure_built(config.data.dataset, config.data.source, config.data.data_dir)
@@ -257,7 +231,7 @@ def evaluate(
             )
             for split in splits
         }
-    report = {**describe_run(config), "checkpoints": {which: entry}}
+    report = {**describe_run(config, dataset_dir), "checkpoints": {which: entry}}
     if listed.not_scored:
         report["lists_not_scored"] = listed.not_scored
     return report
@@ -280,13 +254,6 @@ def _load(
 def _by_number_and_name(value: str) -> tuple[bool, int, str]:
     number = re.match(r"\d+", value)
     return value == "unknown", int(number[0]) if number else -1, value
-
-
-def _without_paths(config: ConfigDict) -> dict[str, Any]:
-    """The config as a dict, without what it says of this machine's folders."""
-    plain = config.to_dict()
-    plain["data"] = {k: v for k, v in plain["data"].items() if k not in ("source", "data_dir")}
-    return plain
 
 
 def main(argv: Sequence[str]) -> None:

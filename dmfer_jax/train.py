@@ -24,8 +24,9 @@ from dmfer_jax import checkpoint, command, sharding, state, steps
 from dmfer_jax import config as configs
 from dmfer_jax.data import pipeline, sources
 from dmfer_jax.data.sources import Split
+from dmfer_jax.describe import describe_run
 from dmfer_jax.errors import UserError
-from dmfer_jax.evaluate import describe_run, score, score_checkpoint
+from dmfer_jax.evaluate import score, score_checkpoint
 from dmfer_jax.interruption import Interruption
 from dmfer_jax.models import summary
 from dmfer_jax.models.dmfer import Dmfer
@@ -308,7 +309,7 @@ def make_report(
         best_state = checkpoints.load(best_step, like, sharding.replicated(run.mesh))
         scored["best"] = entry(best_state, checkpoints.note(best_step)["epoch"])
     return {
-        **describe_run(run.config),
+        **describe_run(run.config, dataset_dir),
         "not_scored": missing,
         "train": {
             "epochs": run.config.train.epochs,

@@ -3,6 +3,8 @@
 A report is a plain dict:
 
     dataset, protocol, seed; train_protocol where the training labels follow another protocol
+    differs       where the records are not as published, sentences; where they are not
+    train_splits  splits trained on, where it is not "train" alone
     drop_classes  names of the classes left out; where there are any
     sampling, class_weights   as in the configuration; where examples or losses were balanced
     config        the configuration, as a dict
@@ -120,7 +122,11 @@ def json_line(report: Mapping[str, Any]) -> str:
             },
         }
     head = {key: report.get(key) for key in ("dataset", "protocol", "seed")}
-    head |= {key: report[key] for key in ("drop_classes", *_IN_WORDS) if report.get(key)}
+    head |= {
+        key: report[key]
+        for key in ("differs", "train_splits", "drop_classes", *_IN_WORDS)
+        if report.get(key)
+    }
     tail = {key: report[key] for key in ("lists_not_scored",) if key in report}
     return plain_json.dump_line({**head, "checkpoints": checkpoints, **tail})
 
@@ -208,10 +214,14 @@ def _heading(report: Mapping[str, Any]) -> list[str]:
             first.append(f"trained on protocol {report['train_protocol']}")
     if report.get("drop_classes"):
         first.append(f"without {' and '.join(report['drop_classes'])}")
+    if report.get("train_splits"):
+        first.append(f"trained on {' and '.join(report['train_splits'])}")
     first += [_IN_WORDS[key][report[key]] for key in _IN_WORDS if report.get(key)]
     if report.get("seed") is not None:
         first.append(f"seed {report['seed']}")
     lines = [", ".join(first)]
+    if differs := report.get("differs"):
+        lines.append(f"records differ from what is published: {'; '.join(differs)}")
     if train := report.get("train"):
         lines.append(
             f"trained {train['epochs']} epochs ({train['steps']:,} steps) in "

@@ -2,16 +2,13 @@
 
 import io
 import json
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
 
-from dmfer_jax.config import get_config
 from dmfer_jax.errors import UserError
-from dmfer_jax.evaluate import describe_run
 from dmfer_jax.labels import EXPRESSION_NAMES
 from dmfer_jax.metrics import Metrics, center_report, summarize
 from dmfer_jax.reporting.report import (
@@ -221,23 +218,3 @@ def test_line_of_json_names_what_was_done_about_classes_where_anything_was():
     assert "sampling" not in json.loads(json_line(report))
     line = json.loads(json_line({**report, "sampling": "balanced", "drop_classes": ["fear"]}))
     assert (line["sampling"], line["drop_classes"]) == ("balanced", ["fear"])
-
-
-def test_run_is_described_by_its_dataset_and_what_was_changed_of_it():
-    config: Any = get_config()
-    config.data.dataset = "ferplus"
-    told = describe_run(config)
-    assert (told["protocol"], told["train_protocol"]) == ("majority", "majority")
-    assert not {"sampling", "class_weights", "drop_classes"} & told.keys()
-    config.data.dataset = "affectnet/new"
-    config.data.drop_classes = ("contempt",)
-    config.data.sampling = "square_root"
-    config.loss.class_weights = "balanced"
-    told = describe_run(config)
-    assert (told["dataset"], told["protocol"], told["train_protocol"]) == (
-        "affectnet/new",
-        None,
-        None,
-    )
-    assert told["drop_classes"] == ["contempt"]
-    assert (told["sampling"], told["class_weights"]) == ("square_root", "balanced")

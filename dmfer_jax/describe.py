@@ -1,0 +1,56 @@
+"""What a report says of a run beside its numbers: what was trained on what, and how."""
+
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from dmfer_jax.config import split_dataset
+from dmfer_jax.data import builds
+from dmfer_jax.reporting.report import environment
+
+
+def describe_run(config: ConfigDict, dataset_dir: Path) -> dict[str, Any]:
+    """Returns the part of a report that says what was run, and on what.
+
+    Args:
+      config: of the run.
+      dataset_dir: of the records. Their full name is in the report, since numbers on another
+        release of a dataset do not compare, and so is where they differ from what is published.
+    """
+    dataset = builds.dataset_name(dataset_dir)
+    is_ferplus = split_dataset(dataset)[0] == "ferplus"
+    return {
+        "dataset": dataset,
+        "protocol": config.data.protocol if is_ferplus else None,
+        "train_protocol": (config.data.train_protocol or config.data.protocol)
+        if is_ferplus
+        else None,
+        **_departures(config, dataset_dir),
+        "seed": config.seed,
+        "config": _without_paths(config),
+        "environment": environment(),
+    }
+
+
+def _departures(config: ConfigDict, dataset_dir: Path) -> dict[str, Any]:
+    """What a reader must know beside the dataset's name; nothing of what was left alone."""
+    used: dict[str, Any] = {}
+    if differs := builds.facts(dataset_dir).get("differs"):
+        used["differs"] = differs
+    if tuple(config.data.train_splits) != ("train",):
+        used["train_splits"] = list(config.data.train_splits)
+    if config.data.drop_classes:
+        used["drop_classes"] = list(config.data.drop_classes)
+    if config.data.sampling != "natural":
+        used["sampling"] = config.data.sampling
+    if config.loss.class_weights != "none":
+        used["class_weights"] = config.loss.class_weights
+    return used
+
+
+def _without_paths(config: ConfigDict) -> dict[str, Any]:
+    """The config as a dict, without what it says of this machine's folders."""
+    plain = config.to_dict()
+    plain["data"] = {k: v for k, v in plain["data"].items() if k not in ("source", "data_dir")}
+    return plain
