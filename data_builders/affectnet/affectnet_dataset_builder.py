@@ -4,14 +4,12 @@ The owners' validation set becomes the split `test`, since papers report on it; 
 the epoch is chosen, is a part of the training set. See README.md beside this file.
 """
 
-import hashlib
-from collections.abc import Sequence
-
 import numpy as np
 import tensorflow_datasets as tfds
 
 from data_builders.affectnet import new_release, old_release
 from data_builders.affectnet.compact_names import Chosen
+from data_builders.common.division import choose_of_each_class
 from data_builders.common.image_builder import ImageFilesBuilder
 from data_builders.common.record_builder import Examples
 from data_builders.common.source_files import SourceFiles
@@ -136,7 +134,7 @@ def _add(found: Survey, rows: Rows, is_train: bool) -> None:
             "is the split test here; no epoch is chosen on it."
         )
         return
-    valid = validation_part(rows.names, rows.labels)
+    valid = choose_of_each_class(rows.names, rows.labels, valid_count)
     found.splits |= {"train": _chosen(rows, ~valid), "valid": _chosen(rows, valid)}
     if not valid.any():
         return
@@ -147,25 +145,9 @@ def _add(found: Survey, rows: Rows, is_train: bool) -> None:
     )
 
 
-def validation_part(names: Sequence[str], labels: np.ndarray) -> np.ndarray:
-    """Chooses the training images that are kept back, from their names alone.
-
-    Args:
-      names: n of them.
-      labels: int `[n]`.
-
-    Returns:
-      bool `[n]`: `VALID_COUNT` images of each class, or a tenth of the class where that is less;
-      the same ones in whatever order they come.
-    """
-    digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
-    keys = np.fromiter((int.from_bytes(digest, "big") for digest in digests), np.uint64, len(names))
-    chosen = np.zeros(len(names), bool)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        members = members[np.argsort(keys[members], kind="stable")]
-        chosen[members[: min(VALID_COUNT, len(members) // 10)]] = True
-    return chosen
+def valid_count(images: int) -> int:
+    """Returns how many of a class of so many training images are kept back."""
+    return min(VALID_COUNT, images // 10)
 
 
 def _chosen(rows: Rows, mask: np.ndarray) -> Rows:

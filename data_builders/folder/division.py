@@ -5,10 +5,10 @@ images are divided in the same way everywhere, and an image that is added moves 
 """
 
 import bisect
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
+from data_builders.common.division import place
 from data_builders.common.source_files import SourceFiles
 from data_builders.common.survey import some
 from data_builders.common.tables import read_csv
@@ -43,12 +43,6 @@ def divide(units: Iterable[str], shares: Mapping[str, float]) -> dict[str, str]:
         divided |= {unit: split for _, unit in places[start:end]}
         start = end
     return divided
-
-
-def place(unit: str) -> float:
-    """Returns a number from 0 to 1 that a text alone decides, evenly spread over many texts."""
-    digest = hashlib.sha256(unit.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def find_groups_file(files: SourceFiles, wanted: str) -> str | None:

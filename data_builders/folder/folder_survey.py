@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_builders.common.division import mixed_order
 from data_builders.common.source_files import SourceFiles
 from data_builders.common.survey import Rows, Survey, some
 from data_builders.folder import class_folders, division
@@ -118,7 +119,7 @@ def _list_images(
                 )
             file = f"{folder.path}/{name}"
             images.append(Image(folder.split, classes[folder.name], f"{start}/{name}", file))
-    return sorted(images, key=lambda image: (division.place(image.name), image.name))
+    return [images[position] for position in mixed_order([image.name for image in images])]
 
 
 def _same_names(images: Sequence[Image]) -> list[str]:

@@ -4,13 +4,13 @@ Labels come from the owners' list, a pair of csv files or class folders; the ima
 by name, wherever they lie and however they are packed.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from data_builders.common.division import choose_of_each_class
 from data_builders.common.image_builder import ImageFilesBuilder
 from data_builders.common.source_files import SourceFiles
 from data_builders.common.survey import Rows, Survey
@@ -45,8 +45,6 @@ class Builder(ImageFilesBuilder):
     or unpacked; or class folders `train/1/` to `train/7/` and `test/`; or `train_labels.csv` and
     `test_labels.csv` with the images.
     """
-
-    survey_options = ("folder_order",)
 
     def _info(self) -> tfds.core.DatasetInfo:
         features: dict[str, Any] = {
@@ -136,12 +134,15 @@ def _with_validation_part(entries: Sequence[Entry]) -> tuple[list[Entry], list[s
     """
     if any(entry.split == "valid" for entry in entries):
         return list(entries), ["The source has a validation part of its own, which is kept."]
-    moved: set[str] = set()
-    for label in {entry.label for entry in entries}:
-        of_class = [e.key for e in entries if e.split == "train" and e.label == label]
-        of_class.sort(key=lambda key: hashlib.sha256(key.encode()).digest())
-        number = (len(of_class) + VALID_SHARE // 2) // VALID_SHARE
-        moved.update(of_class[: number or len(of_class) > 1])  # a small class gives one as well
+
+    def number_of(images: int) -> int:
+        rounded = (images + VALID_SHARE // 2) // VALID_SHARE
+        return rounded or int(images > 1)  # a small class gives one as well
+
+    train = [entry for entry in entries if entry.split == "train"]
+    keys = [entry.key for entry in train]
+    chosen = choose_of_each_class(keys, np.array([entry.label for entry in train]), number_of)
+    moved = {key for key, is_chosen in zip(keys, chosen, strict=True) if is_chosen}
     if not moved:
         return list(entries), []
     note = (
