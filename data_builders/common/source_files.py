@@ -1,7 +1,8 @@
 """The files under whatever a user points at, found and read in one way.
 
-A folder, a zip, a tar or a tar.gz; archives inside it are seen as if unpacked where they lie, one
-level deep. Builders look for names and never care what packs them or how many folders lie above.
+A folder, a zip, a tar or a tar.gz. Archives in a folder, and archives in those, are seen as if
+unpacked where they lie. Builders look for names and never care what packs them or how many folders
+lie above.
 """
 
 import contextlib
@@ -35,13 +36,14 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
 
     Args:
       source: a folder or an archive. Another file stands for the folder that it lies in.
-      look_into: tells which archives in it are looked into, by their path; all unless given.
+      look_into: tells which archives in it are looked into, by their path. Unless given, all are,
+        but none of those that happen to lie beside a file.
 
     Raises:
       UserError: there is nothing, or it cannot be read, or an archive is damaged or hostile.
     """
 
-    def __init__(self, source: Path, look_into: Callable[[str], bool] = lambda path: True):
+    def __init__(self, source: Path, look_into: Callable[[str], bool] | None = None):
         self.source = source
         self._look_into = look_into
         self.archives: list[str] = []  # paths of the archives that were looked into
@@ -181,10 +183,12 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
                     )
                 self._root = self.source.parent
                 self._index_folder(self._root, "", frozenset())
+                self._look_into = self._look_into or (lambda path: False)
             else:
                 self.archives.append(self.source.name)
                 self._index_archive(archive, "", str(self.source))
-        self._look_into_archives()
+        for _ in range(2 if self.source.is_dir() else 1):
+            self._look_into_archives()
 
     def _index_folder(self, folder: Path, path: str, above: frozenset[tuple[int, int]]) -> None:
         with readable(str(folder)):
@@ -221,10 +225,15 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
 
     def _look_into_archives(self) -> None:
         suffixes = (*_ARCHIVE_SUFFIXES, *UNREADABLE_SUFFIXES)
+        known = {*self.archives, *self.unreadable}
         for path in [path for path in self if path.lower().endswith(suffixes)]:
+            if path in known:
+                continue
             if path.lower().endswith(UNREADABLE_SUFFIXES):
                 self.unreadable.append(path)
-            if not path.lower().endswith(_ARCHIVE_SUFFIXES) or not self._look_into(path):
+            if not path.lower().endswith(_ARCHIVE_SUFFIXES):
+                continue
+            if self._look_into and not self._look_into(path):
                 continue
             with self.open(path) as stream:
                 file = self._seekable(path, stream)

@@ -50,7 +50,7 @@ class VoteRow(NamedTuple):
 
 @contextlib.contextmanager
 def files_with_votes(files: SourceFiles) -> Iterator[SourceFiles]:
-    """Yields the files that hold the votes: the source, or what lies beside an archive.
+    """Yields the files that hold the votes: the source, or what lies beside it if it is a file.
 
     Raises:
       UserError: there is no fer2013new.csv; the message lists what was found.
@@ -58,7 +58,7 @@ def files_with_votes(files: SourceFiles) -> Iterator[SourceFiles]:
     if files.find(VOTES_NAME):
         yield files
         return
-    if files.source.is_dir() or files.source.name not in files.archives:
+    if files.source.is_dir():
         raise _no_votes(files)
     # Only what may hold votes: the archive with the faces need not be unpacked twice.
     with SourceFiles(files.source.parent, lambda path: "ferplus" in path.lower()) as beside:

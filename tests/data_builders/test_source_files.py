@@ -44,11 +44,19 @@ def test_archive_lies_where_it_would_be_unpacked(tmp_path):
         assert files.archives == ["Image/aligned.zip"]
 
 
-def test_archives_are_looked_into_one_level_deep(tmp_path):
-    deepest = zip_bytes({"c.jpg": b"c"})
-    (tmp_path / "a.zip").write_bytes(zip_bytes({"b.zip": zip_bytes({"deep.zip": deepest})}))
-    with SourceFiles(tmp_path / "a.zip") as files:
-        assert sorted(files) == ["b.zip", "deep.zip"]
+@pytest.mark.parametrize("source", [".", "a.zip"])
+def test_archives_are_looked_into_two_levels_deep(tmp_path, source):
+    deep = zip_bytes({"deep.zip": zip_bytes({"c.jpg": b"c"})})
+    (tmp_path / "a.zip").write_bytes(zip_bytes({"b.zip": deep}))
+    with SourceFiles(tmp_path / source) as files:
+        assert {"b.zip", "deep.zip"} <= set(files)
+        assert "c.jpg" not in files
+
+
+def test_archives_beside_a_file_are_left_alone(tmp_path):
+    write_folder({"list.txt": b"a", "other.zip": b"PK\x03\x04 damaged"}, tmp_path)
+    with SourceFiles(tmp_path / "list.txt") as files:
+        assert files.archives == []
 
 
 def test_files_of_systems_are_left_out(tmp_path):
