@@ -1,6 +1,7 @@
 """Tables of what a dataset holds, beside what it should hold."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -49,7 +50,8 @@ def print_protocol_counts(console: Console, splits: Mapping[str, Columns]) -> No
       console: where to.
       splits: {split: {"votes_new", "votes_label_csv": int [n, 10]}}.
     """
-    rows, per_class = [], []
+    rows: list[list[Any]] = []
+    per_class: dict[tuple[str, str], list[int]] = {}
     for protocol in protocols.PROTOCOLS:
         published = protocols.PUBLISHED_COUNTS.get(protocol, {})
         for split, columns in splits.items():
@@ -63,10 +65,22 @@ def print_protocol_counts(console: Console, splits: Mapping[str, Columns]) -> No
             rows.append([protocol, split, f"{targets.keep.sum():,}", expected])
             if protocol != "votes":
                 counts = np.bincount(targets.label[targets.keep], minlength=len(EXPRESSION_NAMES))
-                per_class.append([protocol, split, *counts])
+                per_class[protocol, split] = counts.tolist()
     print_table(console, "Examples per protocol", ["protocol", "split", "kept", "published"], rows)
     # Four letters each, so that eight classes fit into 80 columns.
     header = ["protocol", "split", *(name[:4] for name in EXPRESSION_NAMES)]
-    print_table(console, "Examples per class", header, per_class)
-    if missing := [split for split in ("train", "valid", "test") if split not in splits]:
-        console.print(f"The source has no rows for: {', '.join(missing)}.")
+    print_table(console, "Examples per class", header, _beside_published(per_class))
+
+
+def _beside_published(per_class: Mapping[tuple[str, str], list[int]]) -> list[list[Any]]:
+    """Rows of the table of classes, what is published of `majority` under its own."""
+    majority = {split: counts for (name, split), counts in per_class.items() if name == "majority"}
+    rows = [["majority", split, *counts] for split, counts in majority.items()]
+    for splits, published in protocols.PUBLISHED_MAJORITY_CLASSES.items():
+        parts = splits.split("+")
+        if all(part in majority for part in parts):
+            if len(parts) > 1:
+                rows.append(["majority", splits, *np.sum([majority[p] for p in parts], axis=0)])
+            rows.append(["published", splits, *published])
+    others = [[*key, *counts] for key, counts in per_class.items() if key[0] != "majority"]
+    return rows + others
