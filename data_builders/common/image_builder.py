@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_builders.common.first_rows import FirstRows
+from data_builders.common.jpeg_header import whole_jpeg_size
 from data_builders.common.record_builder import Examples, RecordBuilder
 from data_builders.common.source_files import SourceFiles
 from data_builders.common.survey import Rows
@@ -27,7 +28,6 @@ MAX_SIDE = 256
 """Pixels; an image with a longer side is shrunk to it. No network here takes more than 224."""
 
 _JPEG_QUALITY = 95  # of images that are cropped or shrunk
-_JPEG_END = b"\xff\xd9"
 _THREADS = 2
 _CHUNK = 32  # images for one task of one thread
 _WAITING_CHUNKS = 8  # read ahead, so that neither reading nor writing waits; about 5 MB
@@ -79,12 +79,11 @@ def stored_image(encoded: bytes, box: tuple[float, float, float, float] | None =
     Raises:
       ValueError: it is no image, a truncated one or far too large; or the box misses the image.
     """
+    size = whole_jpeg_size(encoded)
+    if box is None and size and max(size) <= MAX_SIDE:
+        return encoded  # what else may be wrong with it is left to --verify
     with image_header(encoded) as header:
         small = max(header.size) <= MAX_SIDE
-        # A whole JPEG ends with its mark; the rest of what may be wrong is left to --verify.
-        whole = header.format == "JPEG" and encoded.endswith(_JPEG_END)
-    if box is None and small and whole:
-        return encoded
     image = open_image(encoded, 3)
     if box is None and small:
         return encoded
