@@ -46,6 +46,7 @@ def test_source_is_named_counted_and_built(faces, tmp_path):
     assert "class      train  valid  test" in text
     assert "... 24 images, built in 0:00:0" in text
     folder = builds.find_build("folder", tmp_path / "data")
+    assert folder is not None
     assert folder == tmp_path / "data" / "folder" / "my_faces" / "1.0.0"
     assert builds.dataset_name(folder) == "folder/my_faces"
     assert builds.verify(folder) == 24
