@@ -142,7 +142,7 @@ def machine() -> dict[str, object]:
     """Returns what the measurements were made on."""
     return {
         "cores": os.cpu_count(),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
 
