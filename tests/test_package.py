@@ -64,6 +64,24 @@ def test_wrong_flag_is_one_plain_line(tmp_path, arguments, expected):
     assert not list(tmp_path.iterdir())
 
 
+def test_pixels_do_not_depend_on_opencv(data_dir, tmp_path):
+    (folder,) = data_dir.glob("synthetic_faces/tiny/*")
+    code = """
+import hashlib, sys
+from pathlib import Path
+if sys.argv[2] == "without":
+    sys.modules["cv2"] = None  # TFDS decodes in another way where it cannot be imported
+from dmfer_jax.config import get_config
+from dmfer_jax.data.sources import load_split
+split = load_split(Path(sys.argv[1]), "valid", get_config().data, train=False)
+print(hashlib.sha256(split.images.tobytes()).hexdigest())
+"""
+    found = {
+        run("-c", code, str(folder), how, folder=tmp_path).stdout for how in ("with", "without")
+    }
+    assert len(found) == 1
+
+
 def test_ferplus_without_files_says_what_to_get_and_leaves_nothing(tmp_path):
     data_dir = tmp_path / "records"
     process = run(
