@@ -33,7 +33,7 @@ def counting(
     """
     if console.is_terminal:
         with progress.Progress(
-            progress.BarColumn(),
+            progress.BarColumn(bar_width=30),  # the rest takes up to 48 columns
             progress.MofNCompleteColumn(),
             progress.TextColumn(noun),
             progress.TextColumn("{task.fields[speed]}/s, ETA"),
