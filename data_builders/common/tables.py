@@ -3,16 +3,22 @@
 import csv
 import io
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 
 from data_builders.common.source_files import SourceFiles
 from dmfer_jax.errors import UserError
+
+_WHOLE_NUMBER = re.compile(r"(-?\d{1,9})(\.0*)?", re.ASCII)  # int() takes "1_0", "٣" and "+3"
 
 
 def read_csv(
     files: SourceFiles, path: str, columns: Sequence[str], without_header: Sequence[str] = ()
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yields the rows of a csv file; byte order marks, CRLF and spaces are no matter.
+
+    Cells may be separated by semicolons or tabs as well: spreadsheets save so in much of Europe.
+    Rows without any content, which they leave at the end, are passed over.
 
     Args:
       files: the source.
@@ -29,7 +35,9 @@ def read_csv(
     file = files.where(path)
     with files.open(path) as stream:
         try:
-            rows = csv.reader(io.TextIOWrapper(stream, "utf-8-sig", newline=""))  # pyright: ignore[reportArgumentType]
+            text = io.TextIOWrapper(stream, "utf-8-sig", newline="")  # pyright: ignore[reportArgumentType]
+            line = text.readline()
+            rows = csv.reader(itertools.chain([line], text), delimiter=_separator(line, columns))
             first = next(rows, [])
             header = [cell.strip().lower() for cell in first]
             before = []
@@ -43,7 +51,7 @@ def read_csv(
             places = [(column, header.index(column)) for column in columns]
             counted = "there is no header" if before else "the header is row 1"
             for cells in itertools.chain(before, rows):
-                if not cells:
+                if not any(map(str.strip, cells)):
                     continue
                 where = f"{file}, row {rows.line_num} ({counted})"
                 if len(cells) < len(header):
@@ -81,14 +89,23 @@ def read_words(files: SourceFiles, path: str) -> Iterator[tuple[str, list[str]]]
 
 
 def whole_number(text: str, where: str, what: str, allowed: range) -> int:
-    """Returns the number that a cell holds.
+    """Returns the number that a cell holds; "3.0", as tables with gaps are saved, is 3.
 
     Raises:
       UserError: it is no whole number, or not one of those allowed.
     """
-    if not text.lstrip("-").isascii() or not text.lstrip("-").isdigit() or int(text) not in allowed:
+    match = _WHOLE_NUMBER.fullmatch(text)
+    if match is None or int(match[1]) not in allowed:
         raise UserError(
             f"{where}: {what} is '{text[:40]}'; expected a whole number from {allowed.start} to "
             f"{allowed.stop - 1}."
         )
-    return int(text)
+    return int(match[1])
+
+
+def _separator(header: str, columns: Sequence[str]) -> str:
+    """Returns the separator under which the header has all columns; a comma if there is none."""
+    for separator in ",;\t":
+        if set(columns) <= {cell.strip(' "\r\n').lower() for cell in header.split(separator)}:
+            return separator
+    return ","

@@ -81,6 +81,8 @@ def read_csv_files(files: SourceFiles, images: list[str]) -> Listing | None:
         for path in found:
             for where, cells in read_csv(files, path, ("image", "label")):
                 label = RAFDB_LIST[whole_number(cells["label"], where, "the label", _LABELS) - 1]
+                if not cells["image"]:
+                    raise UserError(f"{where}: the image has no name. Fetch the file again.")
                 entries.append(Entry(image_key(cells["image"]), split, label, where))
             if len(entries) == before:
                 raise UserError(f"{files.where(path)} has a header and no rows. Fetch it again.")
@@ -102,7 +104,8 @@ def _check_folders_agree(files: SourceFiles, entries: list[Entry], images: list[
                 f"{entry.where}: image '{entry.key}' is {entry.label.name.lower()}, but "
                 f"{files.where(path)} lies in the class folder of {said.name.lower()} (RAF-DB's "
                 "order, 1 to 7). Fetch both again from one place; or, if you know that the folders "
-                "are right, remove the csv files."
+                "are right, say in which order they are: --folder_order=raf or "
+                "--folder_order=manet takes the labels from them."
             )
 
 

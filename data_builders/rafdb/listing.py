@@ -55,7 +55,7 @@ def image_key(name: str) -> str:
     >>> image_key("Image/aligned/train_00001_aligned.JPG")
     'train_00001'
     """
-    return PurePosixPath(name).stem.lower().removesuffix(_ALIGNED_SUFFIX)
+    return PurePosixPath(name.replace("\\", "/")).stem.lower().removesuffix(_ALIGNED_SUFFIX)
 
 
 def image_kind(path: str) -> str:

@@ -97,6 +97,16 @@ def csv_with_flat_images() -> tiny.Files:
     return {re.sub(r"/(train|test)/\d/", r"/\1/", path): f for path, f in tiny.csv_form().items()}
 
 
+def csv_of_windows_paths() -> tiny.Files:
+    files = tiny.csv_form()
+    for split in ("train", "test"):
+        name = f"{split}_labels.csv"
+        files[name] = files[name].replace(
+            b"%b_" % split.encode(), b"DATASET\\any\\%b_" % split.encode()
+        )
+    return files
+
+
 def upper_case_csv() -> tiny.Files:
     files = tiny.csv_form()
     for split in ("train", "test"):
@@ -128,6 +138,7 @@ def upper_case_csv() -> tiny.Files:
         (tiny.under("archive/raf", tiny.csv_form()), {}),
         (csv_with_flat_images(), {}),
         (upper_case_csv(), {}),
+        (csv_of_windows_paths(), {}),
         (tiny.folder_form(ONE_TO_SEVEN), {}),
         (tiny.folder_form(ONE_TO_SEVEN, suffix=""), {}),
         (tiny.folder_form(ONE_TO_SEVEN, test="valid"), {}),

@@ -63,8 +63,9 @@ def folders_with(*paths: str) -> tiny.Files:
         (csv_with("train_00002_aligned.jpg,1", "train_00002_aligned.jpg"), r"row 3 .*1 cells"),
         (
             csv_with("train_00002_aligned.jpg,1", "train_00002_aligned.jpg,2"),
-            r"'train_00002' is fear, but .*train/1/.* class folder of surprise",
+            r"'train_00002' is fear, but .*train/1/.* class folder of .*--folder_order=manet",
         ),
+        (csv_with("train_00002_aligned.jpg", ""), r"row 3 .*: the image has no name"),
         (
             csv_with("train_00002_aligned.jpg,1", "test_0001_aligned.jpg,7"),
             r"'test_0001' stands in train, and its name says that it is of test",
