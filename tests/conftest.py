@@ -1,6 +1,7 @@
 """Four virtual devices for every test, each program compiled once, and a tiny run to look at."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -68,3 +69,17 @@ def make_tiny_config(data_dir: Path) -> ConfigDict:
     config.train.eval_batch_size = 12
     config.train.log_every = 2
     return config
+
+
+def save_random_run(workdir: Path, config: ConfigDict, class_names: Sequence[str]) -> Path:
+    """Saves random weights as the only checkpoint of a run: much to score, nothing to train."""
+    from dmfer_jax import checkpoint, state
+    from dmfer_jax.optimizer import make_optimizer, make_schedule
+
+    model = state.make_model(config, len(class_names))
+    optimizer = make_optimizer(config.optimizer, make_schedule(config, 1))
+    checkpoint.save_config(workdir, config)
+    note = {"epoch": 1.0, "seconds": 1.0, "labels": list(class_names)}
+    with checkpoint.Checkpoints(workdir) as checkpoints:
+        checkpoints.save(state.init_state(config, model, optimizer), note, 0.5)
+    return workdir

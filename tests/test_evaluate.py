@@ -14,13 +14,12 @@ import pytest
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from dmfer_jax import checkpoint, evaluate, metrics, sharding, state
+from dmfer_jax import evaluate, metrics, sharding
 from dmfer_jax.data.sources import Split
 from dmfer_jax.errors import UserError
 from dmfer_jax.labels import EXPRESSION_NAMES
-from dmfer_jax.optimizer import make_optimizer, make_schedule
 from dmfer_jax.reporting import report as reports
-from tests.conftest import make_tiny_config
+from tests.conftest import make_tiny_config, save_random_run
 from tests.data_builders import ferplus_files
 
 
@@ -102,15 +101,9 @@ def ferplus_config(tmp_path_factory: pytest.TempPathFactory) -> ConfigDict:
 def workdir(tmp_path_factory: pytest.TempPathFactory, ferplus_config: ConfigDict) -> Path:
     """A run of which random weights were saved, and whose config names folders that are gone."""
     folder = tmp_path_factory.mktemp("run")
-    model = state.make_model(ferplus_config, 8)
-    optimizer = make_optimizer(ferplus_config.optimizer, make_schedule(ferplus_config, 1))
     moved = ferplus_config.copy_and_resolve_references()
     moved.data.data_dir = moved.data.source = str(folder / "gone")
-    checkpoint.save_config(folder, moved)
-    note = {"epoch": 1.0, "seconds": 1.0, "labels": list(EXPRESSION_NAMES)}
-    with checkpoint.Checkpoints(folder) as checkpoints:
-        checkpoints.save(state.init_state(ferplus_config, model, optimizer), note, 0.5)
-    return folder
+    return save_random_run(folder, moved, EXPRESSION_NAMES)
 
 
 @pytest.fixture

@@ -90,22 +90,26 @@ def test_balanced_weights_make_up_for_the_numbers_of_examples():
 
 def test_class_weights_weigh_the_losses_and_nothing_else(tiny_config):
     labels = np.array([0, 1, 1, 0, 1, 1, 1, 1])  # 2 and 6
-    results = []
-    for weights in (None, [1, 0], [1, 3]):
+    targets = np.eye(8, dtype=np.float32)[labels]
+
+    def step(targets: np.ndarray, class_weights: np.ndarray | None = None):
         mesh, model, train_state, _ = set_up(tiny_config)
         optimizer = make_optimizer(tiny_config.optimizer, make_schedule(tiny_config, 12))
-        class_weights = None if weights is None else np.array([*weights, *[0] * 6], np.float32)
         train_step = steps.make_train_step(tiny_config, model, optimizer, mesh, class_weights)
-        batch = batch_of(tiny_config, 8) | {"target": np.eye(8, dtype=np.float32)[labels]}
-        results.append(jax.device_get(train_step(train_state, sharding.put_batch(batch, mesh))))
-    (plain_state, plain), (_, first), (state_after, weighted) = results
+        batch = batch_of(tiny_config, 8) | {"target": targets}
+        return jax.device_get(train_step(train_state, sharding.put_batch(batch, mesh)))
+
+    plain_state, plain = step(targets)
+    weighted_state, weighted = step(targets, np.array([1, 3] + [0] * 6, np.float32))
+    _, of_first = step(targets * (labels == 0)[:, None])  # without a target there is no loss
     for name in ("cross_entropy", "center_loss"):
-        of_second = (8 * plain[name] - 2 * first[name]) / 6  # mean over the second class
-        expected = (2 * 1 * first[name] + 6 * 3 * of_second) / (2 * 1 + 6 * 3)
+        first = 8 / 2 * of_first[name]  # mean over the first class
+        second = 8 / 6 * (plain[name] - of_first[name])
+        expected = (2 * 1 * first + 6 * 3 * second) / (2 * 1 + 6 * 3)
         np.testing.assert_allclose(weighted[name], expected, rtol=1e-5)
         assert abs(weighted[name] / plain[name] - 1) > 1e-3
     assert weighted["accuracy"] == plain["accuracy"]
-    np.testing.assert_allclose(state_after.centers, plain_state.centers, rtol=1e-6)
+    np.testing.assert_allclose(weighted_state.centers, plain_state.centers, rtol=1e-6)
 
 
 def test_state_centers_move_for_the_classes_present_only(tiny_config):

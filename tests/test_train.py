@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 from PIL import Image
 
 from dmfer_jax import checkpoint, evaluate, sharding, state, train
-from dmfer_jax.data import pipeline
+from dmfer_jax.data import pipeline, sources
 from dmfer_jax.errors import UserError
 from dmfer_jax.optimizer import make_optimizer
+from dmfer_jax.reporting import figures
 from dmfer_jax.reporting.writers import read_jsonl
 
 TOTAL_STEPS = 12  # 48 faces, 2 epochs, batches of 8
@@ -32,6 +34,12 @@ def saved_state(workdir: Path, which: str = "last"):
     return jax.device_get(loaded)
 
 
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Draws nothing: a quarter of a run's time, which one test looks at."""
+    monkeypatch.setattr(figures, "draw_report_figures", lambda *_: [])
+
+
 def send_signal_before_step(monkeypatch, step: int, number: signal.Signals):
     """Makes the process get a signal while it fetches the batch of a step."""
     honest = pipeline.train_batches
@@ -46,17 +54,15 @@ def send_signal_before_step(monkeypatch, step: int, number: signal.Signals):
     monkeypatch.setattr(pipeline, "train_batches", interrupted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_resumed_run_equals_uninterrupted_run(
-    tiny_config, finished, tmp_path, monkeypatch, capsys, number
-):
+@pytest.mark.usefixtures("without_figures")
+def test_resumed_run_equals_uninterrupted_run(tiny_config, finished, tmp_path, monkeypatch, capsys):
     whole, whole_report = finished
     halves = tmp_path / "halves"
     with monkeypatch.context() as patch:
-        send_signal_before_step(patch, 5, number)
+        send_signal_before_step(patch, 5, signal.SIGTERM)
         with pytest.raises(SystemExit) as stopped:
             train.train(tiny_config, halves)
-    assert stopped.value.code == 128 + number
+    assert stopped.value.code == 128 + signal.SIGTERM
     assert "Saved at step 5 of 12; the same command goes on from there." in capsys.readouterr().out
 
     report = train.train(tiny_config, halves)
@@ -110,7 +116,8 @@ def test_run_leaves_figures_and_logs(finished):
     assert list((workdir / "tensorboard").iterdir())
 
 
-def test_finished_run_started_again_only_reports(tiny_config, finished, monkeypatch):
+@pytest.mark.usefixtures("without_figures")
+def test_finished_run_started_again_only_reports(tiny_config, finished):
     workdir, report = finished
     before = saved_state(workdir)
     again = train.train(tiny_config, workdir)
@@ -134,11 +141,19 @@ def test_another_config_in_the_same_folder_is_refused_by_field(tiny_config, fini
     assert "log_every" not in str(refused.value)
 
 
-def test_training_on_the_validation_split_chooses_no_epoch(tiny_config, tmp_path):
-    tiny_config.data.train_splits = ("train", "valid")
-    tiny_config.train.epochs = 1
+@pytest.mark.usefixtures("without_figures")
+def test_training_on_the_validation_split_chooses_no_epoch(tiny_config, data_dir, tmp_path):
+    tiny_config.data.train_splits = ("valid", "train")
+    tiny_config.data.limit = 48  # as many steps as the other runs have: one compiled step for all
+    (folder,) = data_dir.glob("synthetic_faces/tiny/*")
+    names = train.start_run(tiny_config, tmp_path, folder).train.names.tolist()
+    assert (
+        names[:16]
+        == sources.load_split(folder, "valid", tiny_config.data, train=False).names.tolist()
+    )
     report = train.train(tiny_config, tmp_path)
-    assert report["train"]["examples"] == 48 + 16
+    assert report["train_splits"] == ["valid", "train"]
+    assert report["train"]["examples"] == len(names) == 48
     assert list(report["checkpoints"]) == ["last"]
     assert list(report["checkpoints"]["last"]["splits"]) == ["test", "test_occlusion", "test_pose"]
     assert {row["kind"] for row in read_jsonl(tmp_path / "metrics.jsonl")} == {"train"}
@@ -151,9 +166,12 @@ def test_training_on_all_that_could_be_scored_is_refused(tiny_config, tmp_path):
         train.train(tiny_config, tmp_path)
 
 
-def test_missing_test_splits_are_named_and_not_scored(tiny_config, tmp_path):
+@pytest.mark.usefixtures("without_figures")
+def test_missing_test_splits_are_named_and_not_scored(tiny_config, finished, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
     tiny_config.data.test_splits = ("test", "test_of_tomorrow")
-    report = train.train(tiny_config, tmp_path)
+    (workdir / "config.json").unlink()
+    report = train.train(tiny_config, workdir)
     assert report["not_scored"] == ["test_of_tomorrow"]
     assert list(report["checkpoints"]["last"]["splits"]) == ["valid", "test"]
 
