@@ -19,7 +19,6 @@ from tests.data_builders import ferplus_files, rafdb_files
 from tests.data_builders.folder_files import write, write_classes
 from tests.data_builders.packing import write_folder
 
-
 RAFDB_NAMES = [name for name in EXPRESSION_NAMES if name != "contempt"]
 
 
