@@ -5,6 +5,7 @@ screen is needed. Colours are those of Okabe and Ito, which colour-blind readers
 """
 
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -38,19 +39,17 @@ def draw_confusion(
     counts = np.asarray(confusion)
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
-    side = max(5.0, 2.2 + 0.68 * len(names))
-    figure = new_figure(side, side)
+    side = max(6.0, 2.2 + 0.68 * len(names))
+    figure = new_figure(side, side, title)
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(*counts.shape):
         if counts[row, column]:
             text = f"{_whole_percent(shares[row, column])}\n{counts[row, column]:,}"
             _write_cell(axes, row, column, text, dark=shares[row, column] > 0.55)
-    rows = [f"{name}\n{total:,}" for name, total in zip(names, totals[:, 0], strict=True)]
-    _label_matrix(axes, rows, names)
+    _label_matrix(axes, names, [f"\n{total:,}" for total in totals[:, 0]])
     axes.set_xlabel("predicted")
     axes.set_ylabel("true class and its images")
-    axes.set_title(title, loc="left")
     save(figure, path)
 
 
@@ -73,7 +72,7 @@ def draw_reliability(
     middles = (np.arange(bins) + 0.5) / bins
     counts = np.array([row["count"] for row in reliability])
     filled = [(m, row) for m, row in zip(middles, reliability, strict=True) if row["count"]]
-    figure = new_figure(6, 6)
+    figure = new_figure(6, 6, title)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.bar(
         [middle for middle, _ in filled],
@@ -89,7 +88,6 @@ def draw_reliability(
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.9}
         note = f"calibration error {100 * ece:.1f} %"
         upper.text(0.97, 0.05, note, ha="right", transform=upper.transAxes, bbox=box)
-    upper.set_title(title, loc="left")
     lower.bar(middles, counts / max(counts.sum(), 1), width=0.9 / bins, color=GREY)
     lower.set(xlabel="confidence", ylabel="share of images")
     for axes in (upper, lower):
@@ -118,8 +116,8 @@ def draw_center_cosines(
     values = np.array(cosines, dtype=float)  # None becomes NaN
     np.fill_diagonal(values, np.nan)  # a center with itself: 1, and the darkest of all
     pairs = values[~np.eye(len(values), dtype=bool)]
-    side = max(5.0, 2.2 + 0.6 * len(names))
-    figure = new_figure(side, side)
+    side = max(6.0, 2.2 + 0.6 * len(names))
+    figure = new_figure(side, side, title)
     axes = figure.add_subplot()
     axes.set_facecolor(PALE)
     axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
@@ -127,12 +125,11 @@ def draw_center_cosines(
         if np.isfinite(values[row, column]):
             dark = abs(float(values[row, column])) > 0.6
             _write_cell(axes, row, column, f"{values[row, column]:.2f}", dark=dark)
-    _label_matrix(axes, names, names)
+    _label_matrix(axes, names)
     note = f"mean of the pairs {pairs.mean():.3f}" if pairs.size else ""
     if ideal is not None:
-        note += f", ideal {ideal:.3f}"
+        note += f"\nideal {ideal:.3f}"
     axes.set_xlabel(note)
-    axes.set_title(title, loc="left")
     save(figure, path)
 
 
@@ -150,7 +147,7 @@ def draw_training_curves(path: StrPath, rows: Sequence[Mapping[str, Any]]) -> No
         # A test split is looked at once, at the end: a point, not a curve.
         if row.get("kind") == "eval" and not row["split"].startswith("test"):
             evaluations.setdefault(row["split"], []).append(row)
-    figure = new_figure(7, 8)
+    figure = new_figure(7, 8, "Training")
     loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.4])
     # The training loss also holds the center loss; only the cross-entropies can be compared.
     for axes, trained, key in ((loss, "cross_entropy", "loss"), (accuracy, "accuracy", "accuracy")):
@@ -162,7 +159,6 @@ def draw_training_curves(path: StrPath, rows: Sequence[Mapping[str, Any]]) -> No
     accuracy.yaxis.set_major_formatter(percent_ticks())
     if loss.get_legend_handles_labels()[0]:
         loss.legend(frameon=False)
-    loss.set_title("Training", loc="left")
     rate.plot(*_points(train, "learning_rate"), color=GREY)
     rate.set(ylabel="learning rate", xlabel="step", ylim=(0, None))
     for axes in (loss, accuracy, rate):
@@ -194,7 +190,7 @@ def draw_examples(
     """
     columns = min(6, max(len(images), 1))
     rows = max(-(-len(images) // columns), 1)
-    figure = new_figure(1.25 * columns + 0.2, 1.62 * rows + 0.4)
+    figure = new_figure(1.25 * columns + 0.2, 1.62 * rows + 0.4, title)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
@@ -209,7 +205,6 @@ def draw_examples(
             fontsize=8,
             color=BLUE if right else VERMILLION,
         )
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     save(figure, path)
 
 
@@ -223,7 +218,7 @@ def draw_split_accuracy(
       splits: {split: summary}, as in a report.
       title: above the bars.
     """
-    figure = new_figure(7, 1.2 + 0.75 * len(splits))
+    figure = new_figure(7, 1.2 + 0.75 * len(splits), title)
     axes = figure.add_subplot()
     kinds = (("accuracy", "accuracy", BLUE), ("mean_class_accuracy", "mean-class accuracy", ORANGE))
     for offset, (key, label, color) in zip((-0.19, 0.19), kinds, strict=True):
@@ -242,7 +237,6 @@ def draw_split_accuracy(
     axes.xaxis.set_major_formatter(percent_ticks())
     plain_axes(axes, grid="x")
     axes.tick_params(axis="y", length=0)
-    axes.set_title(title, loc="left")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     save(figure, path)
 
@@ -294,9 +288,12 @@ def draw_report_figures(
     return paths
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Returns an empty figure of a size in inches."""
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+def new_figure(width: float, height: float, title: str) -> Figure:
+    """Returns a figure of a size in inches that holds its title only."""
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    # Not a title of axes: long names beside them would push it out of the picture.
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    return figure
 
 
 def save(figure: Figure, path: StrPath) -> None:
@@ -320,9 +317,12 @@ def plain_axes(axes: Axes, grid: Literal["x", "y"] = "y") -> None:
     axes.set_axisbelow(True)
 
 
-def _label_matrix(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
-    axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(rows)), rows)
+def _label_matrix(axes: Axes, names: Sequence[str], below: Sequence[str] = ()) -> None:
+    """Writes the class names beside rows and columns, and something below those of the rows."""
+    wrapped = [textwrap.fill(name, 24) for name in names]
+    axes.set_xticks(range(len(names)), wrapped, rotation=40, ha="right", rotation_mode="anchor")
+    rows = [name + more for name, more in zip(wrapped, below, strict=True)] if below else wrapped
+    axes.set_yticks(range(len(names)), rows)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 

@@ -69,7 +69,7 @@ def draw_stress_curves(path: figures.StrPath, found: Mapping[str, Any], title: s
     """
     columns = 4
     rows = -(-(len(found["kinds"]) + 1) // columns)
-    figure = figures.new_figure(10, 0.9 + 2.1 * rows)
+    figure = figures.new_figure(10, 0.9 + 2.1 * rows, f"{title}\n{_sentence(found)}")
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     everything = list(grid.flat)
     for axes, (kind, row) in zip(everything, found["kinds"].items(), strict=False):
@@ -83,7 +83,6 @@ def draw_stress_curves(path: figures.StrPath, found: Mapping[str, Any], title: s
     mean.set_title("mean of all kinds", loc="left", fontsize=10, fontweight="bold")
     mean.set_xlabel("level", fontsize=8)
     _draw_curves(mean, found, {key: _mean_of_kinds(found, key) for key in _LINES}, list("12345"))
-    figure.suptitle(f"{title}\n{_sentence(found)}", x=0.01, ha="left", fontsize=11)
     figure.legend(
         *mean.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False
     )

@@ -88,6 +88,16 @@ def test_figure_has_its_size_and_follows_the_data(tmp_path, draw, inches):
     assert np.array_equal(a, again)
 
 
+@pytest.mark.parametrize("draw", [figures.draw_confusion, figures.draw_center_cosines])
+def test_long_class_names_push_nothing_out_of_the_picture(tmp_path, draw):
+    names = ["attentive and looking at the camera with both eyes", "drowsy"]
+    title = "test\nLast epoch, also the one chosen on valid (epoch 20, step 221800)"
+    draw(tmp_path / "a.png", [[3, -1], [-1, 3]], names, title=title)
+    pixels = np.asarray(Image.open(tmp_path / "a.png").convert("L"))
+    assert (pixels[:, [0, 1, -2, -1]] == 255).all()
+    assert (pixels[[0, 1, -2, -1]] == 255).all()
+
+
 def test_examples_may_have_colour(tmp_path):
     red = np.zeros((1, 48, 48, 3), np.uint8)
     red[..., 0] = 255
