@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import IO, Any, Protocol
 
@@ -33,6 +33,7 @@ UNREADABLE_SUFFIXES = (".rar", ".7z", ".z01", ".001", ".bz2", ".xz")
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
+_TAR_END = bytes(tarfile.BLOCKSIZE)
 _ZIP_ENCRYPTED = 0x1
 _DAMAGE = (
     EOFError,
@@ -144,6 +145,8 @@ class _Zip:
 
     def members(self) -> Iterator[tuple[str, zipfile.ZipInfo]]:
         for info in self._archive.infolist():
+            if not info.filename:
+                raise zipfile.BadZipFile("a file without a name")
             if info.is_dir():
                 continue
             # Zips made on Unix keep the file type in the upper half; 0 where the maker kept none.
@@ -174,23 +177,44 @@ class _Tar:
         self._file, self._where = file, where
 
     def members(self) -> Iterator[tuple[str, tuple[int, int]]]:
-        with tarfile.open(fileobj=self._file, mode="r:") as archive:
-            while (member := archive.next()) is not None:
+        for member in self._headers():
+            if member.isdir():
+                continue
+            # REGTYPE and AREGTYPE only: no links, no devices, no sparse files.
+            if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
+                raise _not_a_file(self._where, member.name)
+            yield _checked_name(self._where, member.name), (member.offset_data, member.size)
+
+    def _headers(self) -> Iterator[tarfile.TarInfo]:
+        """Yields what the tar says of each member.
+
+        Raises:
+          tarfile.TarError: it is damaged, or cut short.
+        """
+        with _parsed(lambda: tarfile.open(fileobj=self._file, mode="r:")) as archive:
+            while (member := _parsed(archive.next)) is not None:
                 # tarfile keeps a kilobyte for each member that it has passed.
-                archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
-                if member.isdir():
-                    continue
-                # REGTYPE and AREGTYPE only: no links, no devices, no sparse files.
-                if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
-                    raise _not_a_file(self._where, member.name)
-                name = _checked_name(self._where, member.name)
-                yield name, (member.offset_data, member.size)
+                archive.members.clear()
+                if member.size < 0:  # tarfile would go back, and round in a circle
+                    raise tarfile.TarError("a member of less than no bytes")
+                yield member
+            # At anything that is no header tarfile ends as if all had been read.
+            if os.pread(self._file.fileno(), tarfile.BLOCKSIZE, archive.offset) != _TAR_END:
+                raise tarfile.TarError("it lacks its end")
 
     def open(self, token: tuple[int, int]) -> IO[bytes]:
         return io.BufferedReader(_Part(self._file.fileno(), *token))
 
     def size(self, token: tuple[int, int]) -> int:
         return token[1]
+
+
+def _parsed(read: Callable[[], Any]) -> Any:
+    """Calls what parses a header; tarfile raises nearly anything on hostile ones."""
+    try:
+        return read()
+    except (ValueError, OverflowError, RecursionError, MemoryError) as error:
+        raise tarfile.TarError(f"a header cannot be read: {error}") from error
 
 
 class _Part(io.RawIOBase):
@@ -226,7 +250,7 @@ def _gunzipped(file: IO[bytes], where: str, stack: contextlib.ExitStack) -> IO[b
 def _checked_name(where: str, name: str) -> str:
     path = PurePosixPath(name.replace("\\", "/"))  # some zips of Windows have its separators
     drive = re.match("[A-Za-z]:", name)
-    if path.is_absolute() or ".." in path.parts or drive or "\0" in name:
+    if path.is_absolute() or ".." in path.parts or drive:
         raise UserError(
             f"{where} holds a file named {name!r}, which leads out of the archive. This is not an "
             "archive as a dataset's owners hand it out; fetch it again from them."

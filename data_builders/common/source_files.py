@@ -6,7 +6,9 @@ lie above.
 """
 
 import contextlib
+import itertools
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -24,7 +26,8 @@ MAX_FILE_BYTES = 2**28
 """What `SourceFiles.read` takes into memory at most: no image or annotation comes near it."""
 
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
-_LEFT_BY_SYSTEMS = ("__MACOSX", "Thumbs.db", "desktop.ini")
+_LEFT_BY_SYSTEMS = ("__MACOSX", "Thumbs.db", "desktop.ini", "Icon\r")
+_CONTROL_CHARACTER = re.compile("[\0-\x1f\x7f-\x9f]")
 
 _Place = tuple[Archive, Any] | None  # None: a file on disk, at its own path
 
@@ -47,7 +50,7 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
         self.source = source
         self._look_into = look_into
         self.archives: list[str] = []  # paths of the archives that were looked into
-        self.unreadable: list[str] = []  # paths of archives of kinds that are not read here
+        self.unreadable: list[str] = []  # paths of archives that cannot be looked into
         self.empty_folders: list[str] = []  # paths of folders on disk with nothing in them
         self._folders: dict[str, dict[str, _Place]] = {}
         self._stack = contextlib.ExitStack()
@@ -160,12 +163,14 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
         names = sorted({path.split("/")[0] + "/" * ("/" in path) for path in self})
         text = f"it holds {', '.join(names[:12]) or 'no file'}{', ...' if len(names) > 12 else ''}"
         if self.unreadable:
-            text += f". Unpack {', '.join(self.unreadable[:3])} yourself: that kind is not read"
+            text += f". Unpack {', '.join(self.unreadable[:3])} yourself: it cannot be read here"
         return text
 
     def _index(self) -> None:
         self._root = self.source
-        if not self.source.exists():
+        with readable(str(self.source)):
+            is_there = self.source.exists()
+        if not is_there:
             raise UserError(f"{self.source} does not exist. Give the file or folder as downloaded.")
         if self.source.is_dir():
             self._index_folder(self.source, "", frozenset())
@@ -189,6 +194,10 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
                 self._index_archive(archive, "", str(self.source))
         for _ in range(2 if self.source.is_dir() else 1):
             self._look_into_archives()
+        if self.archives and self._look_into is None:  # what lies still deeper is not read
+            suffixes, known = _ARCHIVE_SUFFIXES, {*self.archives, *self.unreadable}
+            deeper = (path for path in self if path.lower().endswith(suffixes))
+            self.unreadable += [path for path in deeper if path not in known]
 
     def _index_folder(self, folder: Path, path: str, above: frozenset[tuple[int, int]]) -> None:
         with readable(str(folder)):
@@ -202,10 +211,13 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
                 for entry in entries:
                     if _is_of_a_system(entry.name):
                         continue
-                    if entry.is_dir():
-                        below.append(entry.name)
-                    elif entry.is_file():
-                        names.append(entry.name)
+                    with contextlib.suppress(OSError):  # a link that leads to itself
+                        if entry.is_dir():
+                            below.append(entry.name)
+                        elif entry.is_file():
+                            names.append(entry.name)
+        for name in itertools.chain(below, names):
+            _check_printable(name, str(folder))
         if not names and not below:
             self.empty_folders.append(path)
         if names:
@@ -219,9 +231,16 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
             for member, token in archive.members():
                 if any(_is_of_a_system(part) for part in member.split("/")):
                     continue
+                _check_printable(member, where)
                 folder, _, name = f"{path}/{member}".strip("/").rpartition("/")
                 # What lies unpacked beside its archive comes first: it may have been mended.
-                self._folders.setdefault(folder, {}).setdefault(name, (archive, token))
+                place = (archive, token)
+                first = self._folders.setdefault(folder, {}).setdefault(name, place)
+                if first is not place and first is not None and first[0] is archive:
+                    raise UserError(
+                        f"{where} holds '{member}' twice, and which one is meant cannot be known. "
+                        "Unpack it yourself and give the folder."
+                    )
 
     def _look_into_archives(self) -> None:
         suffixes = (*_ARCHIVE_SUFFIXES, *UNREADABLE_SUFFIXES)
@@ -238,7 +257,9 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
             with self.open(path) as stream:
                 file = self._seekable(path, stream)
             archive = open_archive(file, self.where(path), self._stack)
-            if archive is not None:
+            if archive is None:
+                self.unreadable.append(path)
+            else:
                 self.archives.append(path)
                 self._index_archive(archive, path.rpartition("/")[0], self.where(path))
 
@@ -250,6 +271,15 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
         archive, token = place
         return copy_to_temporary_file(
             stream, archive.size(token), f"{self.source} ({path})", self._stack
+        )
+
+
+def _check_printable(name: str, where: str) -> None:
+    """Raises a `UserError` for a name that would break, or forge, the lines it is printed in."""
+    if _CONTROL_CHARACTER.search(name):
+        raise UserError(
+            f"{where} holds a file named {name!r}, which has characters that cannot be printed. "
+            "Rename it, or remove it."
         )
 
 

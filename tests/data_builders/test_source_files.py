@@ -51,6 +51,7 @@ def test_archives_are_looked_into_two_levels_deep(tmp_path, source):
     with SourceFiles(tmp_path / source) as files:
         assert {"b.zip", "deep.zip"} <= set(files)
         assert "c.jpg" not in files
+        assert files.unreadable == ["deep.zip"]
 
 
 def test_archives_beside_a_file_are_left_alone(tmp_path):
@@ -60,7 +61,9 @@ def test_archives_beside_a_file_are_left_alone(tmp_path):
 
 
 def test_files_of_systems_are_left_out(tmp_path):
-    clutter = {"__MACOSX/._a.jpg": b"", ".DS_Store": b"", "x/._a.jpg": b"", "Thumbs.db": b""}
+    clutter = dict.fromkeys(
+        ["__MACOSX/._a.jpg", ".DS_Store", "x/._a.jpg", "Thumbs.db", "Icon\r"], b""
+    )
     for packing in ("folder", "zip", "tar"):
         with SourceFiles(pack({"a.jpg": b"a", **clutter}, packing, tmp_path / packing)) as files:
             assert list(files) == ["a.jpg"]
@@ -87,6 +90,8 @@ def test_links_in_a_folder_are_followed_and_loops_are_not(tmp_path):
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "images").symlink_to(tmp_path / "disk" / "images")
     (tmp_path / "source" / "loop").symlink_to(tmp_path / "source")
+    (tmp_path / "source" / "itself.jpg").symlink_to("itself.jpg")
+    (tmp_path / "source" / "nowhere.jpg").symlink_to("nothing")
     with SourceFiles(tmp_path / "source") as files:
         assert list(files) == ["images/a.jpg"]
 
@@ -115,6 +120,7 @@ HOSTILE = {
     "zip leads up by backslash": (zip_with("..\\evil.jpg"), "which leads out of the archive"),
     "zip from the root": (zip_with("/etc/evil.jpg"), "'/etc/evil.jpg', which leads out"),
     "zip from a drive": (zip_with("C:evil.jpg"), "'C:evil.jpg', which leads out"),
+    "zip breaks lines": (zip_with("a\nerror: b.jpg"), "'a\\\\nerror: b.jpg', which has characters"),
     "zip with a link": (zip_with("a.jpg", 0o120777), "'a.jpg', which is a link or a device"),
     "tar leads up": (tar_with("../evil.jpg"), "'../evil.jpg', which leads out"),
     "tar from the root": (tar_with("/evil.jpg"), "'/evil.jpg', which leads out"),
@@ -134,6 +140,29 @@ def test_hostile_archive_is_refused_by_name(case, nested, tmp_path):
     with pytest.raises(UserError, match=rf"images\.\w+ holds .*{message}"):
         SourceFiles(tmp_path if nested else path)
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["a\nb.jpg", "a\x1b[31mb.jpg", "a\rb/c.jpg", "a\x9b.jpg"])
+def test_name_that_would_forge_what_is_printed_is_refused(name, tmp_path):
+    write_folder({name: b"a"}, tmp_path / "source")
+    with pytest.raises(UserError, match=r"source holds a file named 'a\\.*cannot be printed"):
+        SourceFiles(tmp_path / "source")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_archive_that_holds_a_name_twice_is_refused(kind, tmp_path):
+    path = tmp_path / f"a.{kind}"
+    one, two = (
+        pack({"x/a.jpg": content}, kind, tmp_path / str(content)) for content in (b"1", b"2")
+    )
+    if kind == "tar":
+        path.write_bytes(one.read_bytes()[:1_024] + two.read_bytes())
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x/a.jpg", b"1")
+            archive.writestr("x//a.jpg", b"2")
+    with pytest.raises(UserError, match=r"holds 'x/a\.jpg' twice, and which one is meant"):
+        SourceFiles(path)
 
 
 def test_swelling_zip_is_refused(tmp_path, monkeypatch):
@@ -186,6 +215,42 @@ def test_tar_cut_short_is_reported(keep, tmp_path):
         read_all()
 
 
+def test_tar_cut_between_two_files_is_reported(tmp_path):
+    path = pack({"a.jpg": b"a" * 512, "b.jpg": b"b"}, "tar", tmp_path)
+    path.write_bytes(path.read_bytes()[:1_024])  # a header and a.jpg
+    with pytest.raises(UserError, match=r"is damaged, cut short.*\(it lacks its end\)"):
+        SourceFiles(path)
+
+
+def header(kind: bytes, size: int = 4) -> bytes:
+    info = tarfile.TarInfo("a.jpg")
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def pax(record: bytes) -> bytes:
+    return header(tarfile.XHDTYPE, len(record)) + record.ljust(512, b"\0")
+
+
+LONG_NAME = header(tarfile.GNUTYPE_LONGNAME) + b"b\0".ljust(512, b"\0")
+HOSTILE_HEADERS = {
+    "of a negative size": header(tarfile.REGTYPE, -1_024),
+    "of a name of a negative size": header(tarfile.GNUTYPE_LONGNAME, -512),
+    "of a name beyond all memory": header(tarfile.GNUTYPE_LONGNAME, 2**62),
+    "of a size beyond all disks": header(tarfile.REGTYPE, 2**70),
+    "in thousands before one file": LONG_NAME * 3_000 + header(tarfile.REGTYPE, 0),
+    "of a map of holes": pax(b"24 GNU.sparse.map=a,b,c\n") + header(tarfile.REGTYPE, 0),
+    "that is none, after a file": header(tarfile.REGTYPE, 0) + b"x" * 512,
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_HEADERS)
+def test_tar_with_a_hostile_header_is_refused(case, tmp_path):
+    (tmp_path / "a.tar").write_bytes(HOSTILE_HEADERS[case] + bytes(1_024))
+    with pytest.raises(UserError, match=r"a\.tar is damaged, cut short, or packed in a way"):
+        SourceFiles(tmp_path / "a.tar")
+
+
 def test_flipped_byte_in_a_zip_is_reported(tmp_path):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:  # stored, not deflated
@@ -196,6 +261,12 @@ def test_flipped_byte_in_a_zip_is_reported(tmp_path):
         pytest.raises(UserError, match=r"a\.zip \(a\.jpg\) is damaged"),
     ):
         files.read("a.jpg")
+
+
+def test_zip_with_a_nameless_file_is_reported(tmp_path):
+    (tmp_path / "a.zip").write_bytes(zip_bytes({"name": b"a"}).replace(b"name", b"\0ame"))
+    with pytest.raises(UserError, match=r"a\.zip is damaged.*\(a file without a name\)"):
+        SourceFiles(tmp_path / "a.zip")
 
 
 def test_locked_zip_says_to_unpack_it(tmp_path):
@@ -209,6 +280,11 @@ def test_locked_zip_says_to_unpack_it(tmp_path):
 def test_nothing_there_says_what_to_give(tmp_path):
     with pytest.raises(UserError, match=r"nowhere does not exist\. Give the file or folder"):
         SourceFiles(tmp_path / "nowhere")
+
+
+def test_source_whose_name_no_disk_takes_is_reported():
+    with pytest.raises(UserError, match="cannot be read: File name too long"):
+        SourceFiles(Path("/" + "a" * 300))
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.rar", "a.7z"])
@@ -251,8 +327,8 @@ def test_full_temporary_folder_says_what_to_set(tmp_path, monkeypatch):
 
 
 def test_source_is_described_with_what_cannot_be_read(tmp_path):
-    write_folder({"a.rar": b"Rar!", "b/c.txt": b"", "b/d.txt": b""}, tmp_path)
+    write_folder({"a.rar": b"Rar!", "b/c.txt": b"", "b/d.zip": b"<html>"}, tmp_path)
     with SourceFiles(tmp_path) as files:
         assert files.describe() == (
-            "it holds a.rar, b/. Unpack a.rar yourself: that kind is not read"
+            "it holds a.rar, b/. Unpack a.rar, b/d.zip yourself: it cannot be read here"
         )
