@@ -13,7 +13,7 @@ from data_builders.common.division import choose_of_each_class
 from data_builders.common.image_builder import ImageFilesBuilder
 from data_builders.common.record_builder import Examples
 from data_builders.common.source_files import SourceFiles
-from data_builders.common.survey import Rows, Survey, check_names_differ
+from data_builders.common.survey import Rows, Survey, check_all_differ
 from dmfer_jax.errors import UserError
 from dmfer_jax.labels import AFFECTNET, EXPRESSION_NAMES, Expression
 
@@ -70,7 +70,7 @@ class Builder(ImageFilesBuilder):
         if not found.splits:
             raise UserError(
                 f"{files.source} has annotations of AffectNet and none of their images: "
-                f"{'; '.join(found.problems)}"
+                f"{'; '.join(found.problems)}; {files.describe()}."
             )
         return found
 
@@ -105,7 +105,7 @@ def _survey_new(files: SourceFiles, sets: dict[str, str]) -> Survey:
 def _survey_old(files: SourceFiles, lists: dict[str, str], variant: str) -> Survey:
     found = _empty_survey("the old release of AffectNet (2017): " + _listing(lists), variant)
     tables, notes, found.problems = old_release.read_lists(files, lists, variant == "old_cropped")
-    check_names_differ(tables, " and ".join(files.where(path) for path in lists.values()))
+    check_all_differ(tables, " and ".join(files.where(path) for path in lists.values()))
     found.notes += notes
     for name, rows in tables.items():
         _add(found, rows, is_train=name == old_release.TRAINING)

@@ -23,6 +23,7 @@ NO_AFFECT = -2.0
 """What the owners write where an image has no valence or arousal."""
 
 _EXPRESSION, _VALENCE, _AROUSAL = "_exp.npy", "_val.npy", "_aro.npy"
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def find_sets(files: SourceFiles) -> dict[str, str]:
@@ -65,12 +66,13 @@ def read_set(files: SourceFiles, name: str, folder: str) -> tuple[Rows, list[str
       UserError: an annotation cannot be read or has a value that is not allowed.
     """
     images, annotations = (_inside(files, folder, inside) for inside in ("images", "annotations"))
+    there = [file for file in files.names_in(images) if file.lower().endswith(_IMAGE_SUFFIXES)]
     names = [
         file
-        for file in sorted(files.names_in(images), key=len)  # 9 before 10
+        for file in sorted(there, key=len)  # 9 before 10
         if f"{annotations}/{_stem(file)}{_EXPRESSION}" in files
     ]
-    problems = _problems(files, images, annotations, len(names))
+    problems = _problems(files, images, there, annotations, len(names))
 
     labels = np.empty(len(names), np.int64)
     affect = {suffix: np.full(len(names), np.nan, np.float32) for suffix in (_VALENCE, _AROUSAL)}
@@ -111,12 +113,14 @@ def _inside(files: SourceFiles, folder: str, name: str) -> str:
     return f"{prefix}{name}"
 
 
-def _problems(files: SourceFiles, images: str, annotations: str, matched: int) -> list[str]:
+def _problems(
+    files: SourceFiles, images: str, there: list[str], annotations: str, matched: int
+) -> list[str]:
     """Returns what does not fit together in a set of which so many images are annotated."""
     annotated = sum(name.endswith(_EXPRESSION) for name in files.names_in(annotations))
-    if matched == annotated == len(files.names_in(images)):
+    if matched == annotated == len(there):
         return []
-    stems = [_stem(file) for file in files.names_in(images)]
+    stems = [_stem(file) for file in there]
     known = set(stems)
     if len(known) < len(stems):
         seen: set[str] = set()

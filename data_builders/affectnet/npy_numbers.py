@@ -30,7 +30,10 @@ def read_number(content: bytes) -> float:
         raise ValueError(
             f"it has {len(content) - start} bytes of data where its header says {dtype.itemsize}"
         )
-    value = np.frombuffer(content, dtype, 1, start)[0].item() if dtype.itemsize else ""
+    try:
+        value = np.frombuffer(content, dtype, 1, start)[0].item() if dtype.itemsize else ""
+    except SystemError as error:  # NumPy's, for codes that no character has
+        raise ValueError("it holds text that cannot be read") from error
     if isinstance(value, bytes):
         value = value.decode("latin-1")
     try:
@@ -38,7 +41,7 @@ def read_number(content: bytes) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"it holds {value!r}, which is no number")
+        raise ValueError(f"it holds {value!r:.40}, which is no number")
     return number
 
 
@@ -63,7 +66,8 @@ def _dtype(header: bytes) -> np.dtype:
         read = np.lib.format.read_array_header_2_0 if wide else np.lib.format.read_array_header_1_0
         shape, _, dtype = read(stream)
     except Exception as error:  # a damaged header makes Python's parser raise nearly anything
-        raise ValueError(f"its header is damaged ({str(error)[:80]})") from error
+        reason = " ".join(str(error).split())[:80]
+        raise ValueError(f"its header is damaged ({reason})") from error
     if dtype.hasobject:
         raise ValueError(
             "it holds a Python object, which nothing but pickle can read, and a pickle may run any "

@@ -7,6 +7,7 @@ Manually_Annotated_Images/103/<hash>.jpg
 """
 
 import math
+from collections import Counter
 
 import numpy as np
 
@@ -96,7 +97,7 @@ class _Images:
         self._files = files
         self._listed: dict[str, set[str]] = {}  # {folder of the source: names}
         self._candidates: dict[str, list[str]] = {}  # {folder of a list: folders of the source}
-        self._spellings: dict[str, dict[str, str]] = {}  # {folder: {name in lower case: name}}
+        self._spellings: dict[str, dict[str, str]] = {}  # {folder: {in lower case: name}}
 
     def find(self, path: str) -> str | None:
         """Returns where an image lies in the source; None if it does not.
@@ -145,13 +146,19 @@ class _Images:
         return [f"{self._files.source}: {len(found):,} images stand in neither list: {some(found)}"]
 
     def _spelt(self, folder: str, name: str) -> str | None:
-        """Returns a file's name as it is on disk: some systems change .JPG to .jpg."""
+        """Returns a file's name as it is on disk: .JPG may have become .jpg, or all are .png."""
         if f"{folder}/{name}" in self._files or (not folder and name in self._files):
             return name
         if folder not in self._spellings:
             names = self._files.names_in(folder)
-            self._spellings[folder] = {spelt.lower(): spelt for spelt in names}
-        return self._spellings[folder].get(name.lower())
+            images = [spelt for spelt in names if spelt.lower().endswith(_IMAGE_SUFFIXES)]
+            times = Counter(_stem(spelt) for spelt in images)
+            self._spellings[folder] = {
+                **{_stem(spelt): spelt for spelt in images if times[_stem(spelt)] == 1},
+                **{spelt.lower(): spelt for spelt in names},
+            }
+        spellings = self._spellings[folder]
+        return spellings.get(name.lower()) or spellings.get(_stem(name))
 
 
 class _Table:
@@ -170,7 +177,9 @@ class _Table:
 
     def add(self, where: str, cells: dict[str, str], images: _Images) -> None:
         """Takes a row, which `where` names in messages."""
-        name = cells[_PATH].replace("\\", "/")
+        name = cells[_PATH].replace("\\", "/").removeprefix("./").lstrip("/")
+        if not name:
+            raise UserError(f"{where}: the image has no name. Fetch the list again.")
         label = whole_number(cells[_EXPRESSION], where, "the expression", range(11))
         file = images.find(name)
         if label in _NO_EXPRESSION:
@@ -228,6 +237,10 @@ class _Table:
                 f"width and height above 0): {some(self._boxless)}"
             )
         return problems
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0].lower()
 
 
 def _affect(cell: str, where: str, column: str) -> float:

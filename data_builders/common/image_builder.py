@@ -92,8 +92,8 @@ def stored_image(encoded: bytes, box: tuple[float, float, float, float] | None =
         inside = max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)
         if inside[0] >= inside[2] or inside[1] >= inside[3]:
             raise ValueError(
-                f"the face box {left, top, right, bottom} lies outside its {image.width} x "
-                f"{image.height} pixels"
+                f"the face box {left, top, right, bottom} is empty, or lies outside its "
+                f"{image.width} x {image.height} pixels"
             )
         image = image.crop(inside)
     image.thumbnail((MAX_SIDE, MAX_SIDE))

@@ -89,24 +89,31 @@ def _parts(split: str, splits: dict[str, Rows]) -> list[str]:
     return [part for part in split.split("+") if part in splits]
 
 
-def check_names_differ(splits: dict[str, Rows], where: str) -> None:
-    """Raises a `UserError` if a name stands twice, in one split or in two.
+def check_all_differ(splits: dict[str, Rows], where: str) -> None:
+    """Raises a `UserError` if a name or a file stands twice, in one split or in two.
+
+    (One file may go by two names, where they differ in case or in their endings.)
 
     Args:
       splits: of the survey.
       where: what holds the names, for the message.
     """
+    _check_differ({split: rows.names for split, rows in splits.items()}, where)
+    _check_differ({split: rows.files for split, rows in splits.items()}, where)
+
+
+def _check_differ(columns: dict[str, Sequence[str]], where: str) -> None:
     owners: dict[str, str] = {}
-    for split, rows in splits.items():
-        for name in rows.names:
+    for split, names in columns.items():
+        for name in names:
             if (owner := owners.setdefault(name, split)) != split:
                 raise UserError(
                     f"{where}: '{name}' stands in {owner} and in {split}. A model must not be "
                     "scored on what it was trained on; remove it from one of the two."
                 )
-        if len(set(rows.names)) < len(rows):
+        if len(set(names)) < len(names):
             seen: set[str] = set()
-            twice = next(name for name in rows.names if name in seen or seen.add(name))
+            twice = next(name for name in names if name in seen or seen.add(name))
             raise UserError(f"{where}: '{twice}' stands twice in {split}. Remove one of the two.")
 
 

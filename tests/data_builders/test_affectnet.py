@@ -1,6 +1,7 @@
 """The AffectNet builder on tiny files of both releases, in each form in which people have them."""
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,11 @@ FORMS = {
     ),
     "backslashes": (
         changed(tiny.old_release(), lambda c: c.replace(b"/", b"\\"), *LISTS),
+        OLD,
+    ),
+    "png on disk": (renamed(tiny.old_release(), ".jpg", ".png"), OLD),
+    "paths from a folder": (
+        changed(tiny.old_release(), lambda c: re.sub(rb"\n(?=\d)", b"\n./", c), *LISTS),
         OLD,
     ),
     ".JPG on disk only": (

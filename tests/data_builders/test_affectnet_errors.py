@@ -72,6 +72,15 @@ WRONG = {
     "unknown version": (new(**{EXP: TEXT[:6] + b"\7" + TEXT[7:]}), "5_exp.npy cannot be used"),
     "two numbers": (new(**{EXP: tiny.npy([1, 2])}), r"5_exp.npy .* array of shape \(2,\) and"),
     "no number": (new(**{EXP: tiny.npy([])}), r"5_exp.npy .* array of shape \(0,\) and"),
+    "no character": (new(**{EXP: TEXT[:-4] + b"\xff" * 4}), "5_exp.npy .* text that cannot be"),
+    "endless text": (
+        new(**{EXP: tiny.npy("9" * 999)}),
+        "5_exp.npy .*holds '9{39}, which is no num",
+    ),
+    "long header": (
+        new(**{EXP: b"\x93NUMPY\1\0\x28\x23" + b"(" * 9_000}),
+        "5_exp.npy .*its header is damaged [^\n]*$",
+    ),
     "complex": (new(**{EXP: tiny.npy(1j)}), "5_exp.npy .* type complex128, not one number"),
     # The sets.
     "nothing": ({"read me.txt": b"hello"}, "not recognised as AffectNet: .*it holds read me.txt"),
@@ -106,10 +115,20 @@ WRONG = {
         "training.csv, row 1: the header is .* lacks expression",
     ),
     "cut row": (training(row_of(FIRST), f"\n{FIRST},1,2\n"), "row 2 .*3 cells; expected 9"),
+    "no name": (training(f"\n{FIRST},", "\n,"), "row 2 .*the image has no name"),
     "a row twice": (training(row_of(FIRST), row_of(FIRST)[:-1] + row_of(FIRST)), "stands twice"),
     "a name in both lists": (
         training(row_of(FIRST), row(next(iter(tiny.VALIDATION)))),
         "stands in training.csv and in validation.csv. A model must not",
+    ),
+    "an image under two names": (
+        training(row_of(SECOND), row(FIRST.replace(".jpg", ".JPG"))),
+        f"'{IMAGES}/{FIRST}' stands twice in training.csv",
+    ),
+    "images in archives that are not read": (
+        {path: content for path, content in tiny.old_release().items() if path.endswith(".csv")}
+        | {"Manually_Annotated.part01.rar": b"Rar!", "Manually_Annotated.zip": b"<html>"},
+        "none of their images: .*Unpack Manually_Annotated.part01.rar, Manually_Annotated.zip your",
     ),
     "a list twice": (
         {**tiny.old_release(), "copy/training.csv": b""},
@@ -171,6 +190,12 @@ def test_listed_image_that_is_missing_is_a_problem(tmp_path: Path):
     assert len(found.splits["train"]) == 9
 
 
+def test_other_files_beside_the_images_are_no_images(tmp_path: Path):
+    found = survey(new(**{"train_set/images/5.txt": b"", "val_set/images/a.md": b""}), tmp_path)
+    assert found.problems == []
+    assert len(found.splits["train"]) == len(tiny.NEW_TRAIN_LABELS)
+
+
 def test_image_that_no_list_has_is_a_problem(tmp_path: Path):
     files = {**tiny.old_release(), f"{IMAGES}/103/zz.jpg": b"", f"{IMAGES}/999/new.PNG": b""}
     found = survey(files, tmp_path)
@@ -209,6 +234,6 @@ def test_face_box_outside_its_image_stops_the_build(tmp_path: Path):
     write_folder(training(row_of(SECOND), outside), tmp_path / "in")
     with SourceFiles(tmp_path / "in") as files:
         builder = Builder.from_survey(files, Builder.survey(files, "old_cropped"), tmp_path / "out")
-        with pytest.raises(UserError, match=r"face box \(100, 4, 124, 36\) lies outside its 48 x"):
+        with pytest.raises(UserError, match=r"face box \(100, 4, 124, 36\) is empty, or lies"):
             builder.download_and_prepare()
     assert not (tmp_path / "out").exists()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_builders.common.survey import Rows, Survey, check_names_differ
+from data_builders.common.survey import Rows, Survey, check_all_differ
 from dmfer_jax.errors import UserError
 
 
@@ -37,9 +37,16 @@ def test_split_that_is_not_there_is_no_mismatch():
 
 def test_name_in_two_splits_is_refused():
     with pytest.raises(UserError, match=r"here: 'a.jpg' stands in train and in test"):
-        check_names_differ({"train": rows([0], ["a.jpg"]), "test": rows([0], ["a.jpg"])}, "here")
+        check_all_differ({"train": rows([0], ["a.jpg"]), "test": rows([0], ["a.jpg"])}, "here")
 
 
 def test_name_twice_in_a_split_is_refused():
     with pytest.raises(UserError, match=r"here: 'a.jpg' stands twice in train"):
-        check_names_differ({"train": rows([0, 1], ["a.jpg", "a.jpg"])}, "here")
+        check_all_differ({"train": rows([0, 1], ["a.jpg", "a.jpg"])}, "here")
+
+
+def test_file_that_goes_by_two_names_is_refused():
+    train, test = rows([0], ["a.jpg"]), rows([0], ["a.JPG"])
+    test.files = train.files
+    with pytest.raises(UserError, match=r"here: 'a\.jpg' stands in train and in test"):
+        check_all_differ({"train": train, "test": test}, "here")
