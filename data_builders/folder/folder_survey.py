@@ -84,10 +84,10 @@ def survey_folder(
 
 def _dataset_name(files: SourceFiles, variant: str) -> str:
     if variant:
-        if not re.fullmatch("[A-Za-z0-9_-]+", variant):
+        if not re.fullmatch("[A-Za-z0-9_-]{1,100}", variant):
             raise UserError(
-                f"'{variant}' cannot name a dataset; letters, digits, _ and - can, as in "
-                "--dataset=folder/my_faces."
+                f"{variant!r:.120} cannot name a dataset; up to 100 letters, digits, _ and - can, "
+                "as in --dataset=folder/my_faces."
             )
         return variant
     source = files.source
@@ -97,7 +97,7 @@ def _dataset_name(files: SourceFiles, variant: str) -> str:
         name = re.sub(_ARCHIVE_ENDINGS, "", source.name, flags=re.IGNORECASE)
     else:  # a file that stands for its folder
         name = source.resolve().parent.name
-    return re.sub("[^A-Za-z0-9_-]+", "_", name).strip("_") or "faces"
+    return re.sub("[^A-Za-z0-9_-]+", "_", name).strip("_")[:100] or "faces"
 
 
 def _list_images(

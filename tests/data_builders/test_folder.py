@@ -168,8 +168,14 @@ def test_dataset_is_named_after_its_source(tmp_path, monkeypatch, source, varian
 
     assert survey(Path(source)).variant == variant
     assert survey(Path(source), "mine-2").variant == "mine-2"
-    with pytest.raises(UserError, match="cannot name a dataset"):
-        survey(Path(source), "../mine")
+
+
+@pytest.mark.parametrize(
+    "variant", ["../mine", "..", "/etc", "my faces", "1.0.0", "a\n", "a" * 101]
+)
+def test_name_that_is_no_single_folder_is_refused(tmp_path, variant):
+    with pytest.raises(UserError, match="^[^\n]* cannot name a dataset; up to 100 letters"):
+        survey(write_classes(tmp_path, "sad", "fear"), variant)
 
 
 def test_images_of_all_kinds_are_built(tmp_path):
