@@ -38,7 +38,9 @@ def get_config() -> ConfigDict:
     data.train_splits = ("train",)  # trained on; with the validation split no epoch is chosen
     data.valid_split = "valid"  # the best epoch is chosen on this one
     data.test_splits = ("test",)  # scored once, after training
-    data.drop_classes = ()  # names of classes to leave out; ("contempt",) makes AffectNet-7 of 8
+    # Names of classes to leave out, ("contempt",) makes AffectNet-7 of 8; what a soft target gives
+    # to one of them is left away.
+    data.drop_classes = ()
     data.sampling = "natural"  # natural | balanced (every class as often) | square_root
     data.limit = 0  # use only the first so many examples of each split; 0 is all
     data.memory_gib = 4.0  # a split whose decoded images fit in this is kept in memory
@@ -226,12 +228,17 @@ def split_dataset(dataset: str) -> tuple[str, str]:
 
 def _validate_splits(data: ConfigDict) -> None:
     train_splits: Any = data.train_splits
-    if not train_splits:
-        raise UserError(
-            f"config.data.train_splits is {train_splits!r}; expected one or more names, such as "
-            "('train',) or ('train', 'valid')"
-        )
     tests: Any = data.test_splits
+    fields = {"train_splits": train_splits, "valid_split": data.valid_split, "test_splits": tests}
+    for field, value in fields.items():
+        names = [value] if field == "valid_split" else value
+        # Joined by "+", as TFDS would take them, a split would escape the check below.
+        named = all(re.fullmatch(r"\w+", name) for name in names)
+        if not named or len(set(names)) < len(names) or (field == "train_splits" and not names):
+            raise UserError(
+                f"config.data.{field} is {value!r}; expected names of splits, such as 'valid' or "
+                "('train', 'valid'), each once"
+            )
     if both := sorted(set(train_splits) & set(tests)):
         raise UserError(
             f"config.data.train_splits and config.data.test_splits both have '{both[0]}'; a model "

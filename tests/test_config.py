@@ -83,7 +83,9 @@ WRONG = {
     "train.eval_batch_size": [0],
     "train.log_every": [0],
     "train.checkpoint_every": [-1],
-    "data.train_splits": [()],
+    "data.train_splits": [(), ("train+valid",), ("train", "train"), ("",)],
+    "data.valid_split": ["", "train+valid", "train[:10%]"],
+    "data.test_splits": [("test+train",), ("test", "test")],
 }
 
 
@@ -96,8 +98,7 @@ def test_wrong_value_is_an_error_that_names_the_field_and_the_value(path, value)
 def test_every_field_but_names_and_switches_has_a_wrong_value():
     sections = configs.get_config().to_dict()
     paths = {f"{s}.{f}" for s, values in sections.items() if s != "seed" for f in values}
-    of_build = {"data.valid_split", "data.test_splits", "data.drop_classes"}
-    free = {"data.source", "data.data_dir", *of_build}
+    free = {"data.source", "data.data_dir", "data.drop_classes"}
     assert paths - free - {"model.depthwise"} == WRONG.keys() - {"seed"}
 
 
