@@ -5,7 +5,7 @@ validation accuracy, seconds of training so far.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,24 @@ class Checkpoints:
     def note(self, step: int) -> dict[str, Any]:
         """Returns the note saved with a step."""
         return dict(self._checkpointer.metadata(step).custom_metadata)
+
+    def check_classes(self, step: int, class_names: Sequence[str]) -> None:
+        """Refuses records that are not of the classes which a checkpoint tells apart.
+
+        Args:
+          step: of a checkpoint that is there.
+          class_names: of the records, in label order.
+
+        Raises:
+          UserError: the classes, or their order, differ.
+        """
+        known = self.note(step).get("labels", class_names)
+        if list(known) != list(class_names):
+            raise UserError(
+                f"checkpoint {self._checkpointer.directory / str(step)} tells apart "
+                f"{', '.join(known)}, and the classes of the records are {', '.join(class_names)}; "
+                "give the records that it was trained on"
+            )
 
     def load(self, step: int, like: TrainState, sharding: Sharding) -> TrainState:
         """Reads the state saved at a step onto devices.

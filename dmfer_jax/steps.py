@@ -33,8 +33,18 @@ def make_train_step(
 
     The step takes the state and a batch (`image` uint8 `[n, h, w, c]`, `target` float32 `[n, K]`)
     and returns the new state and scalars on the device: `loss`, `cross_entropy`, `center_loss`,
-    `accuracy`, `grad_norm`. An example's losses count with its share in each class times
-    `class_weights` `[K]` (of `balanced_weights`), relative to the whole batch; all alike if None.
+    `accuracy`, `grad_norm`.
+
+    Args:
+      config: of the experiment.
+      model: of `state.make_model`.
+      optimizer: of `make_optimizer`.
+      mesh: of `sharding.make_mesh`.
+      class_weights: `[K]` of `balanced_weights`. An example of shares t weighs sum_k t_k w_k, and
+        both losses are the means by these weights over the global batch. For hard labels that is
+        PyTorch's CrossEntropyLoss(weight=w), which divides by the sum of the weights, too; with
+        soft targets and label smoothing PyTorch weighs each class's term by itself. All examples
+        weigh alike if None.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -173,7 +183,6 @@ def balanced_weights(targets: np.ndarray) -> np.ndarray:
 
 
 def _weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
-    """The mean by weights, as PyTorch's CrossEntropyLoss(weight=...) reduces."""
     return jnp.sum(values * weights) / jnp.sum(weights)
 
 

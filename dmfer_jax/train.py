@@ -11,49 +11,24 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-import optax
 from absl import flags
-from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
 from dmfer_jax import checkpoint, command, sharding, state, steps
 from dmfer_jax import config as configs
 from dmfer_jax.data import pipeline, sources
 from dmfer_jax.data.sources import Split
-from dmfer_jax.describe import describe_run
-from dmfer_jax.errors import UserError
-from dmfer_jax.evaluate import score, score_checkpoint
 from dmfer_jax.interruption import Interruption
-from dmfer_jax.models import summary
-from dmfer_jax.models.dmfer import Dmfer
-from dmfer_jax.optimizer import make_optimizer, make_schedule
 from dmfer_jax.prepare import ensure_built
 from dmfer_jax.reporting import console, figures, writers
 from dmfer_jax.reporting import report as reports
+from dmfer_jax.run import Run, print_summary, start_run
+from dmfer_jax.scoring import score, score_checkpoint
 from dmfer_jax.state import TrainState
-
-
-class Run(NamedTuple):
-    """What stays the same from the first step to the last."""
-
-    config: ConfigDict
-    workdir: Path
-    mesh: Mesh
-    model: Dmfer
-    optimizer: optax.GradientTransformation
-    schedule: optax.Schedule
-    train: Split
-    valid: Split | None  # none where it is trained on
-    epoch_ends: list[int]  # the step at which each epoch is over
-
-    @property
-    def total_steps(self) -> int:
-        """Steps of the whole run."""
-        return self.epoch_ends[-1]
 
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -78,7 +53,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     with checkpoint.Checkpoints(workdir) as checkpoints:
         train_state, note = restore_or_init(run, checkpoints)
         train_state, note = train_steps(run, train_state, note, checkpoints, eval_step)
-        report = make_report(run, train_state, note, checkpoints, eval_step, dataset_dir)
+        report = make_report(run, train_state, note, checkpoints, eval_step)
     reports.write_report(workdir / "report.json", report)
     rows = writers.read_jsonl(workdir / "metrics.jsonl")
     figures.draw_report_figures(workdir / "figures", report, rows)
@@ -87,48 +62,14 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     return report
 
 
-def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
-    """Reads the data and makes what the run consists of."""
-    mesh = sharding.make_mesh()
-    sharding.check_batch_size(config.train.batch_size, "train.batch_size", mesh)
-    sharding.check_batch_size(config.train.eval_batch_size, "train.eval_batch_size", mesh)
-    options = config.data
-    joined = "+".join(options.train_splits)
-    train_split = sources.load_split(dataset_dir, joined, options, train=True)
-    valid_split = None
-    if options.valid_split not in options.train_splits:
-        valid_split = sources.load_split(dataset_dir, options.valid_split, options, train=False)
-    elif not set(options.test_splits) & set(sources.split_names(dataset_dir)):
-        raise UserError(
-            f"config.data.train_splits has '{options.valid_split}', and no split of "
-            "config.data.test_splits is there: nothing would be left to score"
-        )
-    per_epoch = pipeline.steps_per_epoch(train_split, config.train.batch_size)
-    if per_epoch < 1:
-        raise UserError(
-            f"config.train.batch_size is {config.train.batch_size}, more than the "
-            f"{len(train_split)} training examples"
-        )
-    checkpoint.save_config(workdir, config)
-    epoch_ends = [int(epoch * per_epoch) for epoch in range(1, config.train.epochs + 1)]
-    schedule = make_schedule(config, epoch_ends[-1])
-    return Run(
-        config=config,
-        workdir=workdir,
-        mesh=mesh,
-        model=state.make_model(config, len(train_split.class_names)),
-        optimizer=make_optimizer(config.optimizer, schedule),
-        schedule=schedule,
-        train=train_split,
-        valid=valid_split,
-        epoch_ends=epoch_ends,
-    )
-
-
 def restore_or_init(
     run: Run, checkpoints: checkpoint.Checkpoints
 ) -> tuple[TrainState, dict[str, Any]]:
-    """Returns the latest checkpoint's state and note, or those of a run that begins."""
+    """Returns the latest checkpoint's state and note, or those of a run that begins.
+
+    Raises:
+      UserError: the checkpoint is of other classes than the records.
+    """
 
     def init() -> TrainState:
         return state.init_state(run.config, run.model, run.optimizer)
@@ -137,6 +78,7 @@ def restore_or_init(
     if step is None:
         born_sharded = jax.jit(init, out_shardings=sharding.replicated(run.mesh))
         return born_sharded(), {"epoch": 0.0, "seconds": 0.0}
+    checkpoints.check_classes(step, run.train.class_names)
     print(f"going on from step {step} of {run.total_steps} in {run.workdir}")
     like = jax.eval_shape(init)
     restored = checkpoints.load(step, like, sharding.replicated(run.mesh))
@@ -152,12 +94,7 @@ def train_steps(
 ) -> tuple[TrainState, dict[str, Any]]:
     """The loop, in one order: batch, step, evaluate, log, save."""
     options, start = run.config.train, int(train_state.step)
-    class_weights = None
-    if run.config.loss.class_weights == "balanced":
-        class_weights = steps.balanced_weights(run.train.targets)
-    train_step = steps.make_train_step(
-        run.config, run.model, run.optimizer, run.mesh, class_weights
-    )
+    train_step = make_train_step(run)
     batches, progress = read_batches(run, start), make_progress(run, start)
     began = time.monotonic() - note["seconds"]
     waiting: list[dict[str, jax.Array]] = []  # scalars of the steps since the last log line
@@ -198,6 +135,13 @@ def train_steps(
                 raise SystemExit(interruption.exit_status)
     checkpoints.wait()
     return train_state, note
+
+
+def make_train_step(run: Run) -> steps.TrainStep:
+    """The compiled step of this run."""
+    balanced = run.config.loss.class_weights == "balanced"
+    class_weights = steps.balanced_weights(run.train.targets) if balanced else None
+    return steps.make_train_step(run.config, run.model, run.optimizer, run.mesh, class_weights)
 
 
 def make_progress(run: Run, start: int) -> console.Progress:
@@ -282,15 +226,14 @@ def make_report(
     note: dict[str, Any],
     checkpoints: checkpoint.Checkpoints,
     eval_step: steps.EvalStep,
-    dataset_dir: Path,
 ) -> dict[str, Any]:
     """Scores the last epoch, and the one chosen on validation, on the test splits too."""
     options = run.config.data
-    built = sources.split_names(dataset_dir)
+    built = sources.split_names(run.dataset_dir)
     missing = [name for name in options.test_splits if name not in built]
     splits = [run.valid] if run.valid else []
     splits += [
-        sources.load_split(dataset_dir, name, options, train=False)
+        sources.load_split(run.dataset_dir, name, options, train=False)
         for name in options.test_splits
         if name in built
     ]
@@ -309,7 +252,7 @@ def make_report(
         best_state = checkpoints.load(best_step, like, sharding.replicated(run.mesh))
         scored["best"] = entry(best_state, checkpoints.note(best_step)["epoch"])
     return {
-        **describe_run(run.config, dataset_dir),
+        **run.description,
         "not_scored": missing,
         "train": {
             "epochs": run.config.train.epochs,
@@ -320,27 +263,6 @@ def make_report(
         },
         "checkpoints": scored,
     }
-
-
-def print_summary(run: Run) -> None:
-    """Prints the network's parts with their parameters, and what it will be trained on."""
-    options = run.config.data
-    found = summary.summarize(run.model, options.image_size, options.channels)
-    table = [[part.name, part.output, f"{part.parameters:,}"] for part in found.parts]
-    table.append(["all", "", f"{found.parameters:,}"])
-    size = f"{options.image_size} x {options.image_size} x {options.channels}"
-    console.print_table(
-        console.Console(highlight=False),
-        f"DMFER: images {size}, {found.flops / 1e6:,.0f} MFLOPs each",
-        ["part", "output", "parameters"],
-        table,
-    )
-    validation = f"{len(run.valid):,}" if run.valid else "no"
-    print(
-        f"\n{options.dataset}: {len(run.train):,} training and {validation} validation images; "
-        f"{run.total_steps:,} steps of {run.config.train.batch_size} images on "
-        f"{run.mesh.size} {jax.devices()[0].device_kind} device(s); seed {run.config.seed}\n"
-    )
 
 
 def _is_due(step: int, every: int) -> bool:

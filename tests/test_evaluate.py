@@ -1,89 +1,23 @@
-"""Evaluation of a checkpoint: by group, on lists, and where the records have moved."""
+"""Evaluation of a checkpoint: on splits and lists, and where the records have moved."""
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from dmfer_jax import evaluate, metrics, sharding
-from dmfer_jax.data.sources import Split
+from dmfer_jax import checkpoint, evaluate
 from dmfer_jax.errors import UserError
 from dmfer_jax.labels import EXPRESSION_NAMES
 from dmfer_jax.reporting import report as reports
 from tests.conftest import make_tiny_config, save_random_run
 from tests.data_builders import ferplus_files
-
-
-def test_accuracy_by_group_is_that_of_each_groups_images():
-    predicted = np.array([0, 0, 1, 1, 0, 1])
-    labels = np.array([0, 0, 0, 1, 1, 1])
-    groups = {
-        "gender": np.array(["male", "male", "male", "male", "female", "unknown"]),
-        "age": np.array(["4-19", "20-39", "4-19", "70+", "0-3", "unknown"]),
-        "race": np.array(["unknown"] * 6),
-    }
-    found = evaluate.accuracy_by_group(predicted, labels, groups)
-    # Of the men two of three class-0 images and the one class-1 image are right.
-    assert found["gender"]["male"] == {
-        "examples": 4,
-        "accuracy": 3 / 4,
-        "mean_class_accuracy": pytest.approx((2 / 3 + 1) / 2),
-    }
-    assert found["gender"]["female"] == {
-        "examples": 1,
-        "accuracy": 0,
-        "mean_class_accuracy": 0,
-    }
-    assert list(found) == ["gender", "age"]
-    assert list(found["gender"]) == ["female", "male", "unknown"]
-    assert list(found["age"]) == ["0-3", "4-19", "20-39", "70+", "unknown"]
-
-
-def predict_pixel(_: Any, batch: dict[str, jax.Array], totals: Any) -> Any:
-    """Stands for a network that takes an image's first pixel for its class."""
-    probabilities = jax.nn.one_hot(batch["image"][:, 0, 0, 0], 8)
-    losses = jnp.zeros(len(batch["label"]))
-    added = {
-        name: metrics.from_batch(probabilities, batch["label"], losses, batch[mask])
-        for name, mask in (("all", "mask"), ("first", "first"))
-    }
-    return {name: totals[name].merge(added[name]) for name in totals}, probabilities
-
-
-def score_pixels(pixels: list[int], labels: list[int], groups: dict[str, list[str]]) -> dict:
-    split = Split(
-        name="test",
-        images=np.array(pixels, np.uint8)[:, None, None, None],
-        labels=np.array(labels, np.int32),
-        targets=np.eye(8, dtype=np.float32)[labels],
-        rows=np.arange(len(labels)),
-        repeated=np.zeros(len(labels), bool),
-        names=np.array([f"{row}.jpg" for row in range(len(labels))]),
-        groups={key: np.array(values) for key, values in groups.items()},
-        class_names=EXPRESSION_NAMES,
-    )
-    return evaluate.score(predict_pixel, {}, split, 4, sharding.make_mesh())
-
-
-def test_scores_by_group_add_up_to_the_score_of_the_split_without_its_padding():
-    group = ["a", "b", "a", "b", "a", "a"]
-    # The last batch of 4 holds two images and twice the last of them, which is right.
-    found = score_pixels([1, 2, 3, 4, 5, 6], [1, 0, 3, 4, 0, 6], {"group": group})
-    assert found["accuracy"] == pytest.approx(4 / 6)
-    assert found["groups"]["group"]["a"]["examples"] == 4
-    assert found["groups"]["group"]["a"]["accuracy"] == 3 / 4
-    assert found["groups"]["group"]["b"]["accuracy"] == 1 / 2
-    assert "groups" not in score_pixels([1], [1], {})
-    assert "groups" not in score_pixels([1], [1], {"group": ["unknown"]})
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +114,24 @@ def test_without_splits_or_lists_the_validation_split_is_scored(workdir, places)
     assert list(report["checkpoints"]["best"]["splits"]) == ["valid"]
 
 
+def test_records_of_other_classes_than_the_run_are_refused(workdir, places, tmp_path):
+    moved = shutil.copytree(workdir, tmp_path / "run")
+    config = checkpoint.load_config(moved)
+    config.data.drop_classes = ("contempt",)
+    (moved / "config.json").write_text(config.to_json_best_effort())
+    with pytest.raises(UserError, match=r"tells apart neutral, .*, contempt, and the classes of"):
+        evaluate.evaluate(moved, "last", ["test"], **places)
+
+
+def test_run_without_test_splits_asks_for_the_split(workdir, tmp_path):
+    moved = shutil.copytree(workdir, tmp_path / "run")
+    config = checkpoint.load_config(moved)
+    config.data.train_splits, config.data.test_splits = ("train", "valid"), ()
+    (moved / "config.json").write_text(config.to_json_best_effort())
+    with pytest.raises(UserError, match="no test splits; name what to score with --splits"):
+        evaluate.evaluate(moved, "last")
+
+
 def test_records_that_are_not_there_are_built_from_where_the_source_is_now(workdir, monkeypatch):
     asked = []
 
@@ -223,16 +175,3 @@ def test_printed_report_says_what_of_the_lists_was_found(workdir, lists, places)
     assert "not scored: fer0000000, fer0000010, fer0000011 and 10 more" in text
     assert "pose_30: 1 of its labels differ from the records', which count" in text
     assert "pose_45: not scored. None of its 1 names" in text
-
-
-def test_printed_report_has_a_table_for_each_attribute(workdir, places):
-    report = evaluate.evaluate(workdir, "last", ["test"], **places)
-    summary = report["checkpoints"]["last"]["splits"]["test"]
-    group = {"examples": 1234, "accuracy": 0.5, "mean_class_accuracy": 0.25}
-    summary["groups"] = {"gender": {"female": group}, "age_group": {"70+": group}}
-    text = printed(report)
-    assert "Accuracy by gender on test" in text
-    assert "Accuracy by age group on test" in text
-    rows = [line.split() for line in text.splitlines()]
-    assert ["female", "1,234", "50.00", "25.00"] in rows
-    assert ["70+", "1,234", "50.00", "25.00"] in rows

@@ -1,0 +1,115 @@
+"""What a run consists of before its first step: data, network, optimizer, and what it is told by.
+
+Everything here stays the same while a run trains, so that whatever cannot be used is found before
+hours are spent on it.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from dmfer_jax import checkpoint, sharding, state
+from dmfer_jax.data import pipeline, sources
+from dmfer_jax.data.sources import Split
+from dmfer_jax.describe import describe_run
+from dmfer_jax.errors import UserError
+from dmfer_jax.models import summary
+from dmfer_jax.models.dmfer import Dmfer
+from dmfer_jax.optimizer import make_optimizer, make_schedule
+from dmfer_jax.reporting import console
+
+
+class Run(NamedTuple):
+    """What stays the same from the first step to the last."""
+
+    config: ConfigDict
+    workdir: Path
+    dataset_dir: Path
+    description: dict[str, Any]  # of `describe.describe_run`
+    mesh: Mesh
+    model: Dmfer
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    train: Split
+    valid: Split | None  # none where it is trained on
+    epoch_ends: list[int]  # the step at which each epoch is over
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.epoch_ends[-1]
+
+
+def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
+    """Reads the data and makes what the run consists of.
+
+    Args:
+      config: of `config.get_config`, with changes.
+      workdir: gets the config, or has that of the same run.
+      dataset_dir: of the records.
+
+    Raises:
+      UserError: config, data or workdir cannot be used.
+    """
+    mesh = sharding.make_mesh()
+    sharding.check_batch_size(config.train.batch_size, "train.batch_size", mesh)
+    sharding.check_batch_size(config.train.eval_batch_size, "train.eval_batch_size", mesh)
+    options = config.data
+    joined = "+".join(options.train_splits)
+    train_split = sources.load_split(dataset_dir, joined, options, train=True)
+    valid_split = None
+    if options.valid_split not in options.train_splits:
+        valid_split = sources.load_split(dataset_dir, options.valid_split, options, train=False)
+    elif not set(options.test_splits) & set(sources.split_names(dataset_dir)):
+        raise UserError(
+            f"config.data.train_splits has '{options.valid_split}', and no split of "
+            "config.data.test_splits is there: nothing would be left to score"
+        )
+    per_epoch = pipeline.steps_per_epoch(train_split, config.train.batch_size)
+    if per_epoch < 1:
+        raise UserError(
+            f"config.train.batch_size is {config.train.batch_size}, more than the "
+            f"{len(train_split)} training examples"
+        )
+    description = describe_run(config, dataset_dir)
+    checkpoint.save_config(workdir, config)
+    epoch_ends = [int(epoch * per_epoch) for epoch in range(1, config.train.epochs + 1)]
+    schedule = make_schedule(config, epoch_ends[-1])
+    return Run(
+        config=config,
+        workdir=workdir,
+        dataset_dir=dataset_dir,
+        description=description,
+        mesh=mesh,
+        model=state.make_model(config, len(train_split.class_names)),
+        optimizer=make_optimizer(config.optimizer, schedule),
+        schedule=schedule,
+        train=train_split,
+        valid=valid_split,
+        epoch_ends=epoch_ends,
+    )
+
+
+def print_summary(run: Run) -> None:
+    """Prints the network's parts with their parameters, and what it will be trained on."""
+    options = run.config.data
+    found = summary.summarize(run.model, options.image_size, options.channels)
+    table = [[part.name, part.output, f"{part.parameters:,}"] for part in found.parts]
+    table.append(["all", "", f"{found.parameters:,}"])
+    size = f"{options.image_size} x {options.image_size} x {options.channels}"
+    console.print_table(
+        console.Console(highlight=False),
+        f"DMFER: images {size}, {found.flops / 1e6:,.0f} MFLOPs each",
+        ["part", "output", "parameters"],
+        table,
+    )
+    validation = f"{len(run.valid):,}" if run.valid else "no"
+    print(
+        f"\n{options.dataset}: {len(run.train):,} training and {validation} validation images; "
+        f"{run.total_steps:,} steps of {run.config.train.batch_size} images on "
+        f"{run.mesh.size} {jax.devices()[0].device_kind} device(s); seed {run.config.seed}\n"
+    )

@@ -1,0 +1,122 @@
+"""Scores of a network: on splits, and on the groups of people that a split tells apart."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from dmfer_jax import metrics, sharding, steps
+from dmfer_jax.data import pipeline
+from dmfer_jax.data.sources import Split
+from dmfer_jax.state import TrainState
+
+
+def score(
+    eval_step: steps.EvalStep, variables: dict[str, Any], split: Split, batch_size: int, mesh: Mesh
+) -> dict[str, Any]:
+    """Scores every example of a split once.
+
+    Args:
+      eval_step: of `steps.make_eval_step`.
+      variables: of the network, as `TrainState.eval_variables` gives them.
+      split: what to score.
+      batch_size: over all devices together.
+      mesh: of `sharding.make_mesh`.
+
+    Returns:
+      `metrics.summarize`'s dict, with the key `deduplicated` where the split has images whose
+      pixels stand in an earlier row of the source too, and `groups` (of `accuracy_by_group`) where
+      it says of what group an image is.
+    """
+    names = split.class_names
+    predicted: list[jax.Array] = []
+    totals = jax.device_put(steps.empty_totals(len(names)), sharding.replicated(mesh))
+    for batch in pipeline.eval_batches(split, batch_size):
+        totals, probabilities = eval_step(variables, sharding.put_batch(batch, mesh), totals)
+        if split.groups:
+            predicted.append(probabilities.argmax(-1))
+    summary = metrics.summarize(totals["all"], names)
+    if split.repeated.any():
+        summary["deduplicated"] = metrics.summarize(totals["first"], names)
+    if split.groups:
+        # The last batch ends in padding.
+        classes = np.concatenate(jax.device_get(predicted))[: len(split)]
+        if groups := accuracy_by_group(classes, split.labels, split.groups):
+            summary["groups"] = groups
+    return summary
+
+
+def accuracy_by_group(
+    predicted: np.ndarray, labels: np.ndarray, groups: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Counts the correct predictions of each group of images.
+
+    Args:
+      predicted: int `[n]`, positions of classes.
+      labels: int `[n]`, the true ones.
+      groups: {attribute: str `[n]`}, such as {"gender": ["female", ...]}.
+
+    Returns:
+      {attribute: {value: {`examples`, `accuracy`, `mean_class_accuracy`}}}, the mean being over the
+      classes that the group has. Ages come in the order of their numbers, "unknown" comes last. An
+      attribute that is unknown of every image is left away.
+    """
+    report: dict[str, dict[str, dict[str, Any]]] = {}
+    for attribute, values in groups.items():
+        if np.all(values == "unknown"):
+            continue
+        report[attribute] = {}
+        for value in sorted(set(values.tolist()), key=_by_number_and_name):
+            true = labels[values == value]
+            right = predicted[values == value] == true
+            recalls = [right[true == label].mean() for label in np.unique(true)]
+            report[attribute][value] = {
+                "examples": len(true),
+                "accuracy": float(right.mean()),
+                "mean_class_accuracy": float(np.mean(recalls)),
+            }
+    return report
+
+
+def score_checkpoint(
+    eval_step: steps.EvalStep,
+    train_state: TrainState,
+    splits: Iterable[Split],
+    config: ConfigDict,
+    mesh: Mesh,
+    epoch: float,
+) -> dict[str, Any]:
+    """Scores a checkpoint on splits.
+
+    Args:
+      eval_step: of `steps.make_eval_step`.
+      train_state: of the checkpoint.
+      splits: what to score.
+      config: of the run.
+      mesh: of `sharding.make_mesh`.
+      epoch: epochs trained.
+
+    Returns:
+      A report's entry for the checkpoint: `epoch`, `step`, `chosen_on`, `splits` (of `score`) and
+      `centers` (of `metrics.center_report`; None where there are none).
+    """
+    variables, centers = train_state.eval_variables(), train_state.class_centers()
+    return {
+        "epoch": epoch,
+        "step": int(train_state.step),
+        "chosen_on": config.data.valid_split,
+        "splits": {
+            split.name: score(eval_step, variables, split, config.train.eval_batch_size, mesh)
+            for split in splits
+        },
+        "centers": None if centers is None else metrics.center_report(np.asarray(centers)),
+    }
+
+
+def _by_number_and_name(value: str) -> tuple[bool, int, str]:
+    number = re.match(r"\d+", value)
+    return value == "unknown", int(number[0]) if number else -1, value
