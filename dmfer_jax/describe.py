@@ -40,6 +40,8 @@ def _departures(config: ConfigDict, dataset_dir: Path) -> dict[str, Any]:
         used["differs"] = differs
     if tuple(config.data.train_splits) != ("train",):
         used["train_splits"] = list(config.data.train_splits)
+    if config.data.limit:
+        used["limit"] = config.data.limit
     if config.data.drop_classes:
         used["drop_classes"] = list(config.data.drop_classes)
     if config.data.sampling != "natural":

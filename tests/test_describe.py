@@ -34,7 +34,7 @@ def test_only_ferplus_has_a_protocol(tmp_path):
 
 def test_nothing_is_said_of_what_was_left_alone(tmp_path):
     told = describe_run(get_config(), fake_build(tmp_path, "rafdb", "aligned", differs=[]))
-    changes = {"differs", "train_splits", "sampling", "class_weights", "drop_classes"}
+    changes = {"differs", "train_splits", "limit", "sampling", "class_weights", "drop_classes"}
     assert not changes & told.keys()
 
 
@@ -45,6 +45,7 @@ def test_nothing_is_said_of_what_was_left_alone(tmp_path):
         ("data.sampling", "square_root", "sampling", "square_root"),
         ("loss.class_weights", "balanced", "class_weights", "balanced"),
         ("data.train_splits", ("train", "valid"), "train_splits", ["train", "valid"]),
+        ("data.limit", 100, "limit", 100),
     ],
 )
 def test_whatever_was_changed_is_said(tmp_path, field, value, key, expected):

@@ -5,10 +5,12 @@ A report is a plain dict:
     dataset, protocol, seed; train_protocol where the training labels follow another protocol
     differs       where the records are not as published, sentences; where they are not
     train_splits  splits trained on, where it is not "train" alone
+    limit         examples of each split used, at the most; where it is not all
     drop_classes  names of the classes left out; where there are any
     sampling, class_weights   as in the configuration; where examples or losses were balanced
     config        the configuration, as a dict
     environment   `environment()`
+    not_scored    of a run: test splits that the build does not have
     train         epochs, steps, examples, seconds, images_per_second; absent for an evaluation
     checkpoints   {"last": ..., "best": ...}, or the one that was evaluated. Each has epoch, step,
                   splits {split: summary}, centers (`metrics.center_report`, or None), and
@@ -18,7 +20,7 @@ A report is a plain dict:
 
 A summary is what `metrics.summarize` returns. It may carry `deduplicated`, a second summary of the
 same split without the images whose pixels stand in an earlier row too; `groups`, the accuracy of
-groups of its images (`evaluate.accuracy_by_group`); and `list`, of how the images of an occlusion
+groups of its images (`scoring.accuracy_by_group`); and `list`, of how the images of an occlusion
 or pose list were found (`subset_tables.LIST_COUNTS`, `repeated_lines` and `missing_names`).
 """
 
@@ -98,7 +100,7 @@ def json_line(report: Mapping[str, Any]) -> str:
     """Returns the headline numbers as one line of JSON, for programs that read the output.
 
     Returns:
-      dataset, protocol, seed (and drop_classes, sampling and class_weights where used) and, per
+      dataset, protocol, seed (and what else decides over the numbers, where used) and, per
       checkpoint, epoch, step, mean_center_cosine and per split the number of examples, `HEADLINES`
       and deduplicated_accuracy (None where it was not computed), the `LIST_COUNTS` of a list, and
       stress_mean_accuracy where it was put to stress.
@@ -124,7 +126,7 @@ def json_line(report: Mapping[str, Any]) -> str:
     head = {key: report.get(key) for key in ("dataset", "protocol", "seed")}
     head |= {
         key: report[key]
-        for key in ("differs", "train_splits", "drop_classes", *_IN_WORDS)
+        for key in ("differs", "train_splits", "limit", "drop_classes", *_IN_WORDS)
         if report.get(key)
     }
     tail = {key: report[key] for key in ("lists_not_scored",) if key in report}
@@ -214,6 +216,8 @@ def _heading(report: Mapping[str, Any]) -> list[str]:
             first.append(f"trained on protocol {report['train_protocol']}")
     if report.get("drop_classes"):
         first.append(f"without {' and '.join(report['drop_classes'])}")
+    if report.get("limit"):
+        first.append(f"the first {report['limit']:,} examples of each split")
     if report.get("train_splits"):
         first.append(f"trained on {' and '.join(report['train_splits'])}")
     first += [_IN_WORDS[key][report[key]] for key in _IN_WORDS if report.get(key)]

@@ -203,11 +203,11 @@ def test_heading_names_what_was_done_about_classes_where_anything_was():
     report = make_report()
     assert printed(report).splitlines()[0] == "ferplus, protocol majority, seed 0"
     report |= {"dataset": "affectnet/new", "protocol": None, "drop_classes": ["contempt", "fear"]}
-    report |= {"sampling": "balanced", "class_weights": "balanced"}
+    report |= {"sampling": "balanced", "class_weights": "balanced", "limit": 1000}
     heading = " ".join(printed(report).split("trained")[0].split())
     assert heading == (
-        "affectnet/new, without contempt and fear, class-balanced sampling, "
-        "balanced loss weights, seed 0"
+        "affectnet/new, without contempt and fear, the first 1,000 examples of each split, "
+        "class-balanced sampling, balanced loss weights, seed 0"
     )
     report["sampling"] = "square_root"
     assert "square-root sampling" in printed(report)
@@ -218,3 +218,16 @@ def test_line_of_json_names_what_was_done_about_classes_where_anything_was():
     assert "sampling" not in json.loads(json_line(report))
     line = json.loads(json_line({**report, "sampling": "balanced", "drop_classes": ["fear"]}))
     assert (line["sampling"], line["drop_classes"]) == ("balanced", ["fear"])
+
+
+def test_printed_report_has_a_table_for_each_attribute():
+    report = make_report()
+    group = {"examples": 1234, "accuracy": 0.5, "mean_class_accuracy": 0.25}
+    summary = report["checkpoints"]["last"]["splits"]["test"]
+    summary["groups"] = {"gender": {"female": group}, "age_group": {"70+": group}}
+    text = printed(report)
+    assert "Accuracy by gender on test" in text
+    assert "Accuracy by age group on test" in text
+    rows = [line.split() for line in text.splitlines()]
+    assert ["female", "1,234", "50.00", "25.00"] in rows
+    assert ["70+", "1,234", "50.00", "25.00"] in rows
