@@ -9,7 +9,7 @@ from rich.console import Console
 
 from dmfer_jax.data.corruptions import CORRUPTIONS, corrupt
 from dmfer_jax.reporting.stress_report import draw_stress_curves, draw_stress_figures, print_stress
-from dmfer_jax.reporting.stress_sheet import contact_sheet
+from dmfer_jax.stress_sheet import contact_sheet
 
 
 def make_found(first=0.75):

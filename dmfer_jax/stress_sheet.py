@@ -1,6 +1,6 @@
 """Draws one face under every kind and level of harm, to look at before believing any curve.
 
-python -m dmfer_jax.reporting.stress_sheet --out=docs/images/stress.png
+python -m dmfer_jax.stress_sheet --out=docs/images/stress.png
 """
 
 import argparse
