@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.data.dataset = "affectnet"
     config.data.image_size = 112
     config.model.dtype = "bfloat16"
-    config.train.epochs = 20  # 1,109 steps each; twelve times as many images as FERPlus
+    config.train.epochs = 20  # 1,109 steps each; ten times as many images as FERPlus
     config.train.batch_size = 256
     config.optimizer.warmup_epochs = 1.0
     config.optimizer.ema_decay = 0.9995

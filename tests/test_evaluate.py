@@ -174,4 +174,5 @@ def test_printed_report_says_what_of_the_lists_was_found(workdir, lists, places)
     assert "occlusion: lines that repeat an earlier one, counted once: 3 " in text
     assert "not scored: fer0000000, fer0000010, fer0000011 and 10 more" in text
     assert "pose_30: 1 of its labels differ from the records', which count" in text
+    assert "occlusion: incomplete: its score cannot stand beside other people's" in text
     assert "pose_45: not scored. None of its 1 names" in text

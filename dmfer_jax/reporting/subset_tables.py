@@ -50,7 +50,7 @@ def print_lists(console: Console, splits: Mapping[str, Mapping[str, Any]]) -> No
     for name, found in lists.items():
         notes = []
         if found["distinct"] != found["published"]:
-            notes.append("not the list as published; its score cannot stand beside other people's")
+            notes.append("not the list as published")
         if found["repeated"]:
             notes.append(
                 f"lines that repeat an earlier one, counted once: {_first(found['repeated_lines'])}"
@@ -63,6 +63,8 @@ def print_lists(console: Console, splits: Mapping[str, Mapping[str, Any]]) -> No
             notes.append(
                 f"{found['relabelled']:,} of its labels differ from the records', which count"
             )
+        if found["found"] != found["published"]:
+            notes.append("incomplete: its score cannot stand beside other people's")
         for note in notes:
             console.print(f"{name}: {note}", markup=False)
 
