@@ -1,7 +1,10 @@
 """What every entry point does the same way: parse flags, run, and fail in plain words."""
 
+import io
 import logging as std_logging
+import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +23,17 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
       main: takes the arguments that are no flags.
     """
     app.run(lambda argv: _guarded(main, argv), flags_parser=_parse)
+
+
+def printable(text: str) -> str:
+    r"""Returns a text with its control characters spelt out, all but line ends.
+
+    Terminals obey them, and what is printed may quote a file that a stranger made.
+
+    >>> printable("\x1b[31mred")
+    '\\x1b[31mred'
+    """
+    return re.sub("[\0-\x09\x0b-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], text)
 
 
 def _guarded(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> None:
@@ -63,8 +77,13 @@ def _quiet_libraries() -> None:
     """Keeps to warnings; Orbax alone says thirty lines a checkpoint."""
     logging.set_verbosity(logging.WARNING)
     std_logging.getLogger("jax").setLevel(std_logging.WARNING)
+    # Of damaged images Pillow warns in its own terms; those that cannot be used are an error.
+    std_logging.getLogger("PIL").setLevel(std_logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="PIL")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be in any encoding
 
 
 def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     raise SystemExit(2)

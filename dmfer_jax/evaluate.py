@@ -186,7 +186,7 @@ def main(argv: Sequence[str]) -> None:
     stress_report.print_stress(report)
     splits = report["checkpoints"][options.checkpoint]["splits"]
     scored = [name for name, summary in splits.items() if "list" not in summary]
-    asked = [word for word in ("lists", "stress") if options[word].value]
+    asked = [word for word in ("lists", "stress") if getattr(options, word)]
     name = "_".join([options.checkpoint, *scored, *asked])
     reports.write_report(workdir / "evaluation" / f"{name}.json", report)
     figures.draw_report_figures(workdir / "evaluation" / "figures", report)

@@ -13,10 +13,12 @@ import contextlib
 import importlib
 import inspect
 import io
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -76,22 +78,28 @@ def prepare(
     """
     console = console or _console()
     name, _, variant = dataset.partition("/")
-    builder_class = _builder_class(name)
+    builder_class = _builder_class(dataset)
+    place = Path(data_dir).expanduser() / name
     if not builder_class.needs_source:
-        builder = builder_class(
-            config=variant or None, data_dir=Path(data_dir).expanduser(), file_format="array_record"
-        )
+        with builds.readable_build(place / variant):
+            builder = builder_class(
+                config=variant or None, data_dir=place.parent, file_format="array_record"
+            )
         folder = _build(builder, console)
         print_counts(folder, console)
         return folder
     with _opened(dataset, source) as files:
         found = _survey(builder_class, files, variant, options, console)
         _stop_on_differences(found, allow_mismatch, console)
-        builder = builder_class.from_survey(files, found, Path(data_dir).expanduser())
-        folder = Path(builder.data_dir)
-        if folder.exists():
+        with builds.readable_build(place / found.variant):
+            builder = builder_class.from_survey(files, found, place.parent)
+            is_there = Path(builder.data_dir).exists()
+        if is_there:
+            _check_same(Path(builder.data_dir), found)
+        folder = _build(builder, console)
+        if not is_there and not builder.has_built:
             _check_same(folder, found)
-        return _build(builder, console)
+        return folder
 
 
 def dry_run(
@@ -115,8 +123,8 @@ def dry_run(
       UserError: `prepare` would raise it for this source too, its images aside.
     """
     console = console or _console()
-    name, _, variant = dataset.partition("/")
-    builder_class = _builder_class(name)
+    variant = dataset.partition("/")[2]
+    builder_class = _builder_class(dataset)
     if not builder_class.needs_source:
         console.print(f"{dataset} is drawn on this machine; there is no source to look at.")
         return
@@ -159,11 +167,12 @@ def print_counts(folder: Path, console: Console | None = None) -> None:
         records = sources.open_records(folder, split)
         class_names = sources.class_labels(records)["label"]
         splits[split] = sources.read_fields(records)
-    console.print(f"{builds.dataset_name(folder)} in {folder}", soft_wrap=True)
-    if facts := builds.facts(folder):
-        console.print(f"Built from: {facts['layout']}", soft_wrap=True)
-        for difference in facts["differs"][:_SHOWN_DIFFERENCES]:
-            console.print(f"Differs: {difference}", soft_wrap=True)
+    _print(console, f"{builds.dataset_name(folder)} in {folder}")
+    facts = builds.facts(folder)
+    if "layout" in facts:
+        _print(console, f"Built from: {facts['layout']}")
+    for difference in facts.get("differs", ())[:_SHOWN_DIFFERENCES]:
+        _print(console, f"Differs: {difference}")
     _print_table(console, class_names, splits, {})
     repeated = sum(
         int((f["first_row"] < f["row"]).sum()) for f in splits.values() if "first_row" in f
@@ -172,10 +181,16 @@ def print_counts(folder: Path, console: Console | None = None) -> None:
         console.print(f"{repeated:,} images have the same content as an earlier one.")
 
 
-def _builder_class(name: str) -> Any:
+def _builder_class(dataset: str) -> Any:
+    name, _, variant = dataset.partition("/")
     if name not in DATASETS:
         raise UserError(f"there is no dataset '{name}'; there are {', '.join(DATASETS)}")
-    return importlib.import_module(f"data_builders.{name}.{name}_dataset_builder").Builder
+    builder = importlib.import_module(f"data_builders.{name}.{name}_dataset_builder").Builder
+    variants = [config.name for config in builder.BUILDER_CONFIGS]
+    if variant and variant not in variants and not builder.takes_any_variant:
+        there = f"it has {', '.join(variants)}" if variants else "it has one form only"
+        raise UserError(f"{name} has no variant '{variant}'; {there}")
+    return builder
 
 
 def _opened(dataset: str, source: str) -> Any:
@@ -203,9 +218,13 @@ def _survey(
     if unknown := set(options) - set(taken):
         raise UserError(f"--{min(unknown)} makes no sense for {builder_class.name}")
     found = builder_class.survey(files, variant, **options)
-    console.print(f"Found: {found.layout}", markup=False, soft_wrap=True)
-    for note in found.notes:
-        console.print(f"Note: {note}", markup=False, soft_wrap=True)
+    _print(console, f"Found: {found.layout}")
+    notes = found.notes
+    if files.unreadable:
+        archives = ", ".join(files.unreadable[:3])
+        notes = [*notes, f"Archives that cannot be read here and are left out: {archives}."]
+    for note in notes:
+        _print(console, f"Note: {note}")
     splits = {
         split: {"label": np.asarray(rows.labels), **rows.fields}
         for split, rows in found.splits.items()
@@ -244,7 +263,7 @@ def _stop_on_differences(found: Any, allow_mismatch: bool, console: Console) -> 
             f"the source is not what is published:\n  {shown}\nMend it, or build what is there "
             "with --allow_mismatch; scores on it are then not comparable with published ones."
         )
-    console.print(f"Not as published, built all the same:\n  {shown}", markup=False, soft_wrap=True)
+    _print(console, f"Not as published, built all the same:\n  {shown}")
 
 
 def _check_same(folder: Path, found: Any) -> None:
@@ -253,12 +272,15 @@ def _check_same(folder: Path, found: Any) -> None:
         split: len(sources.open_records(folder, split)) for split in sources.split_names(folder)
     }
     surveyed = {split: len(rows) for split, rows in found.splits.items() if len(rows)}
-    differs = [*found.problems, *found.mismatches()]
-    if built != surveyed or builds.facts(folder)["differs"] != differs:
-        raise UserError(
-            f"{folder} was built from something else: it has {built}, the source {surveyed}. "
-            "Remove that folder to build anew, or give another --data_dir."
-        )
+    facts, differs = builds.facts(folder), [*found.problems, *found.mismatches()]
+    if facts.get("fingerprint") == found.fingerprint() and facts.get("differs") == differs:
+        return
+    numbers = [", ".join(f"{s} {n:,}" for s, n in splits.items()) for splits in (built, surveyed)]
+    raise UserError(
+        f"{folder} was built from something else: it has {numbers[0]}; the source, {numbers[1]}"
+        f"{', with other names, labels or annotations' if built == surveyed else ''}. Remove that "
+        "folder to build anew, or give another --data_dir."
+    )
 
 
 def _build(builder: Any, console: Console) -> Path:
@@ -266,9 +288,9 @@ def _build(builder: Any, console: Console) -> Path:
 
     folder = Path(builder.data_dir)
     if folder.exists():
-        console.print(f"The records are there already: {folder}", soft_wrap=True)
+        _print(console, f"The records are there already: {folder}")
         return folder
-    console.print(f"Building the records in {folder} ...", soft_wrap=True)
+    _print(console, f"Building the records in {folder} ...")
     began = time.monotonic()
     total = sum(examples.number for examples in builder.split_examples().values())
     tfds.disable_progress_bar()
@@ -276,17 +298,34 @@ def _build(builder: Any, console: Console) -> Path:
         builder.on_progress = on_progress
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of downloads; there are none
             builder.download_and_prepare()
-    console.print(f"... {total:,} images, built in {duration(time.monotonic() - began)}")
+    if builder.has_built:
+        _print(console, f"... {total:,} images, built in {duration(time.monotonic() - began)}")
+    else:
+        _print(console, "... another process has built them meanwhile")
     return folder
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(command.printable(text), markup=False, soft_wrap=True)
 
 
 def _console() -> Console:
     return Console(file=sys.stdout, highlight=False)  # stdout as it is now: _build silences it
 
 
+def _end(number: int, frame: FrameType | None) -> None:
+    """Ends the process as a shell expects of a signal, once half-made records are removed."""
+    del frame
+    print("interrupted", file=sys.stderr)
+    raise SystemExit(128 + number)
+
+
 def main(argv: Sequence[str]) -> None:
     """Does what the flags say."""
     del argv
+    for number in (signal.SIGTERM, signal.SIGHUP):  # of a queue, or of a terminal that is closed
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end)
     given = flags.FLAGS
     options: dict[str, Any] = {name: given[name].value for name in _OPTIONS if given[name].present}
     if given.dry_run:

@@ -73,13 +73,17 @@ def make_tiny_config(data_dir: Path) -> ConfigDict:
 
 def save_random_run(workdir: Path, config: ConfigDict, class_names: Sequence[str]) -> Path:
     """Saves random weights as the only checkpoint of a run: much to score, nothing to train."""
-    from dmfer_jax import checkpoint, state
+    from dmfer_jax import checkpoint, sharding, state
     from dmfer_jax.optimizer import make_optimizer, make_schedule
 
     model = state.make_model(config, len(class_names))
     optimizer = make_optimizer(config.optimizer, make_schedule(config, 1))
     checkpoint.save_config(workdir, config)
+    init = jax.jit(
+        lambda: state.init_state(config, model, optimizer),
+        out_shardings=sharding.replicated(sharding.make_mesh()),
+    )
     note = {"epoch": 1.0, "seconds": 1.0, "labels": list(class_names)}
     with checkpoint.Checkpoints(workdir) as checkpoints:
-        checkpoints.save(state.init_state(config, model, optimizer), note, 0.5)
+        checkpoints.save(init(), note, 0.5)
     return workdir

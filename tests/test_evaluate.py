@@ -3,9 +3,8 @@
 import io
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,12 +91,15 @@ def test_names_are_looked_for_in_the_splits_that_are_named(workdir, lists, place
     assert list(in_valid["lists_not_scored"]) == ["occlusion", "pose_30", "pose_45"]
 
 
-def test_command_leaves_a_report_figures_and_a_last_line_of_json(workdir, lists, places):
-    flags = {"workdir": workdir, "lists": lists, **places}
-    command = [sys.executable, "-m", "dmfer_jax.evaluate"]
-    command += [f"--{flag}={value}" for flag, value in flags.items()]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    line = json.loads(done.stdout.splitlines()[-1])
+def test_command_leaves_a_report_figures_and_a_last_line_of_json(
+    workdir, lists, places, monkeypatch, capsys
+):
+    given = {"workdir": workdir, "lists": str(lists), **places}
+    absent = {"splits": [], "stress": False, "source": "", "checkpoint": "last"}
+    options = SimpleNamespace(**given, **absent)
+    monkeypatch.setattr(evaluate, "flags", SimpleNamespace(FLAGS=options))
+    evaluate.main([])
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
     splits = line["checkpoints"]["last"]["splits"]
     assert list(splits) == ["test", "occlusion", "pose_30"]
     assert splits["pose_30"]["list"]["missing"] == 1
@@ -105,7 +107,7 @@ def test_command_leaves_a_report_figures_and_a_last_line_of_json(workdir, lists,
     folder = workdir / "evaluation"
     written = json.loads((folder / "last_test_lists.json").read_text())
     assert written["checkpoints"]["last"]["splits"]["pose_30"]["list"]["missing_names"]
-    assert all(str(place) not in json.dumps(written) for place in flags.values())
+    assert all(str(place) not in json.dumps(written) for place in given.values())
     assert (folder / "figures" / "last_pose_30_confusion.png").is_file()
 
 

@@ -1,7 +1,11 @@
 """Preparing a dataset: what is said of a source, when it is refused, and what is there then."""
 
+import contextlib
 import io
+import os
 import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ from dmfer_jax.data import builds, protocols, sources
 from dmfer_jax.errors import UserError
 from dmfer_jax.evaluate import evaluate
 from dmfer_jax.labels import EXPRESSION_NAMES
-from dmfer_jax.prepare import dry_run, ensure_built, prepare, print_counts, verify
+from dmfer_jax.prepare import _end, dry_run, ensure_built, prepare, print_counts, verify
 from tests.conftest import make_tiny_config, save_random_run
 from tests.data_builders import ferplus_files, rafdb_files
 from tests.data_builders.folder_files import write, write_classes
@@ -136,6 +140,76 @@ def test_records_of_another_source_are_not_taken_for_those_of_this_one(faces, tm
         prepare("folder/mine", str(faces), data_dir)
 
 
+def test_annotations_that_were_added_are_not_passed_over(tmp_path):
+    source = ferplus_files.write_source(tmp_path / "source", labels=False)
+    data_dir = str(tmp_path / "data")
+    prepare("ferplus", str(source), data_dir, allow_mismatch=True)
+    ferplus_files.write_labels(source)
+    with pytest.raises(UserError, match=r"was built from something else.*test 3.*Remove that"):
+        prepare("ferplus", str(source), data_dir, allow_mismatch=True)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_records_that_another_process_makes_meanwhile_are_taken_if_they_are_the_same(
+    same, faces, tmp_path, monkeypatch
+):
+    other = faces if same else write_classes(tmp_path / "others", "Happy", "sad", images=15)
+    made = prepare("folder/mine", str(other), str(tmp_path / "elsewhere"))
+    alone = record_builder.building_alone
+
+    @contextlib.contextmanager
+    def wait(folder: Path) -> Iterator[None]:
+        with alone(folder):
+            shutil.copytree(made, folder)
+            yield
+
+    monkeypatch.setattr(record_builder, "building_alone", wait)
+    if same:
+        text = said(prepare, "folder/mine", str(faces), str(tmp_path / "data"))
+        assert "another process has built them meanwhile" in text
+    else:
+        with pytest.raises(UserError, match="was built from something else"):
+            prepare("folder/mine", str(faces), str(tmp_path / "data"))
+
+
+def test_folder_that_is_no_build_is_not_taken_for_one(faces, tmp_path):
+    (tmp_path / "data" / "folder" / "mine" / "1.0.0").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"mine/1\.0\.0 cannot be read as a dataset .*Remove that"):
+        prepare("folder/mine", str(faces), str(tmp_path / "data"))
+
+
+def test_names_are_printed_as_they_are_written(tmp_path):
+    source = write_classes(tmp_path / "[/x]", "[red]angry", "[bold]sad", images=6)
+    text = said(prepare, "folder", str(source), str(tmp_path / "[/y]"))
+    assert "\n[red]angry " in text
+    assert "[/y]/folder/x/1.0.0 ..." in text
+    folder = builds.find_build("folder", tmp_path / "[/y]")
+    assert folder is not None
+    assert f"folder/x in {folder}" in said(print_counts, folder)
+
+
+def test_archive_that_cannot_be_read_is_noted(faces, tmp_path):
+    (faces / "more.zip").write_bytes(b"<html>404</html>")
+    text = said(dry_run, "folder", str(faces))
+    assert "Note: Archives that cannot be read here and are left out: more.zip." in text
+
+
+def test_signal_that_ends_a_process_leaves_nothing_of_a_build(faces, tmp_path, monkeypatch):
+    before = signal.signal(signal.SIGTERM, _end)
+    monkeypatch.setattr(
+        record_builder.RecordBuilder,
+        "_write_split",
+        lambda self, split, examples: os.kill(os.getpid(), signal.SIGTERM),
+    )
+    try:
+        with pytest.raises(SystemExit) as caught:
+            prepare("folder", str(faces), str(tmp_path / "data"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert caught.value.code == 128 + 15
+    assert not (tmp_path / "data").exists()
+
+
 def test_one_of_several_builds_has_to_be_named(faces, tmp_path):
     data_dir = tmp_path / "data"
     one, two = (prepare(f"folder/{name}", str(faces), str(data_dir)) for name in ("one", "two"))
@@ -167,6 +241,8 @@ def test_newest_version_is_taken(tmp_path):
             {},
             "there is no dataset 'affectnot'; there are synthetic_faces, ferplus",
         ),
+        ("rafdb/small", "", {}, "rafdb has no variant 'small'; it has aligned, original, orig"),
+        ("ferplus/x", "", {}, "ferplus has no variant 'x'; it has one form only"),
         ("rafdb", "", {}, r"no source .*--source=path.*docs/datasets/rafdb\.md"),
         ("affectnet", "nowhere", {}, "nowhere does not exist"),
         ("folder", ".", {"folder_order": "raf"}, "--folder_order makes no sense for folder"),

@@ -147,7 +147,8 @@ def _read(files: SourceFiles, rows: Rows, index: int) -> tuple[bytes, bytes]:
         if isinstance(error, UserError):
             raise
         raise UserError(
-            f"{files.where(path)} (image '{rows.names[index]}') cannot be used: {error}. Fetch it "
-            "again; or remove the file, and build with --allow_mismatch to do without it."
+            f"{files.where(path)} (image '{rows.names[index]}') cannot be used: "
+            f"{str(error).rstrip('.')}. Fetch it again; or remove the file, and build with "
+            "--allow_mismatch to do without it."
         ) from error
     return image, hashlib.sha256(image).digest()

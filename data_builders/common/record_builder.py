@@ -58,13 +58,18 @@ class RecordBuilder(FileReaderBuilder, skip_registration=True):
 
     Attributes:
       needs_source: whether it reads files that the user downloaded.
+      takes_any_variant: whether the user names the config, rather than choosing one.
       source: what the user gave as `manual_dir`; None if nothing.
       on_progress: called with the number of examples written since the last call.
+      has_built: whether it wrote the records; False where they were there, or another process was
+        first.
     """
 
     needs_source: bool = True
+    takes_any_variant: bool = False
     source: Path | None = None
     on_progress: Callable[[int], None] = staticmethod(lambda number: None)
+    has_built: bool = False
     _found: tuple[SourceFiles, Survey] | None = None
 
     @classmethod
@@ -147,34 +152,46 @@ class RecordBuilder(FileReaderBuilder, skip_registration=True):
           **kwargs: of TFDS; none is needed.
 
         Raises:
-          UserError: the source cannot be used, or the disk is full. Nothing half-made stays.
+          UserError: the source cannot be used, or the records cannot be written, such as on a full
+        disk. Nothing half-made stays.
         """
         manual_dir = download_config.manual_dir if download_config else None
         self.source = Path(manual_dir).expanduser() if manual_dir else None
         folder = Path(self.data_path)
-        with building_alone(folder), tempfile.TemporaryDirectory() as empty:
-            if not folder.exists():
-                try:
+        try:
+            with building_alone(folder), tempfile.TemporaryDirectory() as empty:
+                if not folder.exists():
                     # TFDS makes a folder for downloads whether or not there are any.
                     super().download_and_prepare(
                         download_dir=download_dir or empty,
                         download_config=download_config,
                         **kwargs,
                     )
-                except (OSError, RuntimeError) as error:
-                    _explain_failure(error, folder)
-            self.info.read_from_directory(folder)
+        except (OSError, RuntimeError) as error:
+            _explain_failure(error, folder)
+        self.info.read_from_directory(folder)
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         """Writes the records; TFDS has made a folder for them and renames it in the end."""
         del dl_manager, download_config  # nothing is downloaded
         splits = self.split_examples()
+        metadata: Any = self.info.metadata
+        features: Any = self.info.features
+        metadata["names"] = {
+            name: feature.names
+            for name, feature in features.items()
+            if isinstance(feature, tfds.features.ClassLabel)
+        }
         if self._found is not None:
-            metadata: Any = self.info.metadata
             found = self._found[1]
-            metadata.update(layout=found.layout, differs=[*found.problems, *found.mismatches()])
+            metadata.update(
+                layout=found.layout,
+                differs=[*found.problems, *found.mismatches()],
+                fingerprint=found.fingerprint(),
+            )
         written = [self._write_split(split, examples) for split, examples in splits.items()]
         self.info.set_splits(tfds.core.SplitDict(written))
+        self.has_built = True
 
     def _write_split(self, split: str, examples: Examples) -> tfds.core.SplitInfo:
         serialize = Serializer(self.info.features)  # pyright: ignore[reportArgumentType]
@@ -216,11 +233,23 @@ def _explain_failure(error: OSError | RuntimeError, folder: Path) -> None:
     """Raises the error in plain words where there are any; returns if the records are there."""
     if getattr(error, "errno", None) in (errno.ENOTEMPTY, errno.EEXIST) and folder.exists():
         return  # without a lock (see exclusive.py), another process was first; its records serve
-    full = (errno.ENOSPC, errno.EDQUOT)
-    # array_record raises RuntimeError with the system's words inside.
-    if getattr(error, "errno", None) in full or any(os.strerror(n) in str(error) for n in full):
+    number = _system_error(error)
+    if number is None:
+        raise error
+    if number in (errno.ENOSPC, errno.EDQUOT):
         raise UserError(
             f"{folder.parent} has no space left for the records. Make room, or choose another "
             "place with --data_dir. What was written of them is removed."
         ) from error
-    raise error
+    where = getattr(error, "filename", None) or folder.parent
+    raise UserError(
+        f"the records cannot be written to {folder.parent} ({os.strerror(number)}: {where}). "
+        "Choose another place with --data_dir."
+    ) from error
+
+
+def _system_error(error: OSError | RuntimeError) -> int | None:
+    """Returns the number of the system's error; array_record has only its words, among its own."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    return next((number for number in errno.errorcode if os.strerror(number) in str(error)), None)

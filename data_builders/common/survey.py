@@ -4,6 +4,7 @@ A survey reads lists, annotations and names, and no image: so it is quick, and e
 be known to be wrong is known before the first record is written.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from dmfer_jax.errors import UserError
+
+_ANY_TEXT = ("utf-8", "surrogateescape")  # file names may hold any bytes
 
 
 @dataclass
@@ -71,6 +74,18 @@ class Survey:
         labels = np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)
         return tuple(np.bincount(labels, minlength=len(self.class_names)).tolist())
 
+    def fingerprint(self) -> str:
+        """Returns a text that two surveys share if they have the same rows, whatever packs them."""
+        digest = hashlib.sha256()
+        for split, rows in self.splits.items():
+            digest.update(f"{split} {len(rows)} {self.class_names}".encode(*_ANY_TEXT))
+            for name in rows.names:
+                digest.update(f"{name}\n".encode(*_ANY_TEXT))
+            columns = {**rows.fields, "": rows.labels, " ": rows.boxes}
+            for name in sorted(columns):
+                _add(digest, columns[name])
+        return digest.hexdigest()
+
     def mismatches(self) -> list[str]:
         """Returns where counts differ from the published ones, a sentence each."""
         return [
@@ -82,6 +97,14 @@ class Survey:
             )
             if found != expected
         ]
+
+
+def _add(digest: Any, values: Sequence[Any] | np.ndarray | None) -> None:
+    if isinstance(values, np.ndarray):
+        digest.update(values.tobytes())
+        return
+    for value in values or ():
+        digest.update(value if isinstance(value, bytes) else repr(value).encode())
 
 
 def _parts(split: str, splits: dict[str, Rows]) -> list[str]:

@@ -36,6 +36,7 @@ class Builder(ImageFilesBuilder):
     Made by `Builder.from_survey`, since the classes have to be known.
     """
 
+    takes_any_variant = True
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012  (TFDS reads a plain dict here)
     MANUAL_DOWNLOAD_INSTRUCTIONS = """

@@ -4,6 +4,7 @@ Records lie in `<data_dir>/<name>/[<variant>/]<version>/`. A dataset is named as
 `name/variant`; the variant may be left away where there is one build only.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -29,13 +30,15 @@ def find_build(dataset: str, data_dir: str | Path) -> Path | None:
       data_dir: where records are kept.
 
     Raises:
-      UserError: no variant is named, and there are several.
+      UserError: no variant is named, and there are several; or the folder cannot be read.
     """
     name, _, variant = dataset.partition("/")
     variant = variant or DEFAULT_VARIANTS.get(name, "")
     folder = Path(data_dir).expanduser() / name
     newest: dict[str, Path] = {}
-    for info in sorted(folder.glob(f"*/{_INFO}")) + sorted(folder.glob(f"*/*/{_INFO}")):
+    with readable_build(folder):
+        infos = sorted(folder.glob(f"*/{_INFO}")) + sorted(folder.glob(f"*/*/{_INFO}"))
+    for info in infos:
         build = info.parent
         if not _VERSION.fullmatch(build.name):
             continue
@@ -50,20 +53,62 @@ def find_build(dataset: str, data_dir: str | Path) -> Path | None:
     return next(iter(newest.values()), None)
 
 
+def open_build(folder: Path) -> Any:
+    """Returns the TFDS builder of a build.
+
+    Raises:
+      UserError: files of it are missing or damaged.
+    """
+    import tensorflow_datasets as tfds
+
+    with readable_build(folder):
+        builder: Any = tfds.builder_from_directory(folder)
+        # TFDS takes "0", "1", ... for the names of classes whose file is damaged or missing.
+        for name, values in (builder.info.metadata or {}).get("names", {}).items():
+            if (there := builder.info.features[name].names) != values:
+                raise ValueError(f"{name}.labels.txt holds {there}; {values} were written")
+    return builder
+
+
+@contextlib.contextmanager
+def readable_build(folder: Path) -> Iterator[None]:
+    """Turns what reading a damaged build raises into a `UserError` that names its folder."""
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        raise _unreadable(folder, f"{error.strerror or error}{where}") from error
+    except Exception as error:  # TFDS and its parsers raise nearly anything on damaged files
+        raise _unreadable(folder, str(error) or type(error).__name__) from error
+
+
+def _unreadable(folder: Path, reason: str) -> UserError:
+    reason = " ".join(reason.split())[:300].rstrip(".")
+    return UserError(
+        f"{folder} cannot be read as a dataset ({reason}). Remove that folder and build again, or "
+        "give another --data_dir."
+    )
+
+
 def dataset_name(folder: Path) -> str:
     """Returns the full name of a build, such as "affectnet/new"."""
-    info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
-    return "/".join(filter(None, [info["name"], info.get("configName")]))
+    with readable_build(folder):
+        info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
+        return "/".join(filter(None, [info["name"], info.get("configName")]))
 
 
 def facts(folder: Path) -> dict[str, Any]:
     """Returns what was noted when records were built.
 
     Returns:
-      `layout`, what the source was taken for, and `differs`, where it was not as published; empty
-      for datasets that are drawn.
+      `names`, those of the values of each field that is one of several. Unless it was drawn:
+      `layout`, what the source was taken for; `differs`, where it was not as published; and
+      `fingerprint`, of its survey.
     """
-    return json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+    with readable_build(folder):
+        return dict(json.loads((folder / "metadata.json").read_text(encoding="utf-8")))
 
 
 def verify(folder: Path, on_progress: Callable[[int], None] = lambda number: None) -> int:
@@ -79,77 +124,106 @@ def verify(folder: Path, on_progress: Callable[[int], None] = lambda number: Non
     Raises:
       UserError: what is wrong with which records.
     """
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder_from_directory(folder)
-    features: Any = builder.info.features
-    checked, faults = 0, []
+    builder = open_build(folder)
+    facts(folder)
+    total, damaged, faults = 0, 0, []
     for split, info in builder.info.splits.items():
-        for path in map(Path, info.filepaths):
-            for index, fault in enumerate(_faults(path, features)):
-                checked += 1
-                on_progress(1)
-                if fault:
-                    faults.append(f"split '{split}', record {index} of {path.name}: {fault}")
-        if expected := info.num_examples - sum(_length(Path(path)) for path in info.filepaths):
-            faults.append(f"split '{split}': {expected} records are missing")
+        total += info.num_examples
+        for path, number in zip(map(Path, info.filepaths), info.shard_lengths, strict=True):
+            with readable_build(folder):
+                for records, fault in _faults(path, number, builder.info.features, on_progress):
+                    damaged += records
+                    faults.append(f"split '{split}', {fault}")
     if faults:
         shown = "\n  ".join(faults[:_MOST_FAULTS])
         raise UserError(
-            f"{folder} is damaged: {len(faults):,} of {checked:,} records are not as they were "
-            f"written.\n  {shown}\nRemove the folder and build again."
+            f"{folder} is damaged: {damaged:,} of {total:,} records cannot be used.\n  {shown}\n"
+            "Remove the folder and build again."
         )
-    return checked
+    return total
 
 
-def _faults(path: Path, features: Any) -> Iterator[str]:
-    """Yields what is wrong with each record of a shard; "" where nothing is."""
-    import tensorflow_datasets as tfds
+def _faults(
+    path: Path, number: int, features: Any, on_progress: Callable[[int], None]
+) -> Iterator[tuple[int, str]]:
+    """Yields how many records of a shard are damaged, and where and how, for each fault.
+
+    Args:
+      path: of the shard.
+      number: of the records that were written to it.
+      features: of the dataset.
+      on_progress: as in `verify`.
+    """
     from array_record.python.array_record_module import ArrayRecordReader
 
-    from data_builders.common.record_builder import DIGEST_SUFFIX, digest
-
-    digests_path = path.with_name(path.name + DIGEST_SUFFIX)
-    if not digests_path.exists():
-        raise UserError(
-            f"{digests_path} is missing, so {path.name} cannot be checked. It was built by an "
-            "older version or damaged; remove its folder and build again."
-        )
-    digests = digests_path.read_bytes()
-    raw = {"image": tfds.decode.SkipDecoding()}
+    digests = _digests(path, number)
     reader = ArrayRecordReader(str(path))
     try:
-        for index in range(reader.num_records()):
-            serialized = reader.read([index])[0]
-            if digest(serialized) != digests[32 * index : 32 * index + 32]:
-                yield "its bytes are not those that were written"
-                continue
-            record = features.deserialize_example_np(serialized, decoders=raw)
-            yield _record_fault(record, len(features["label"].names))
-    except RuntimeError as error:
-        yield f"cannot be read ({error})"
+        there = reader.num_records()  # 0 where the file is missing or cut short
+        if there != number:
+            reason = f" ({why})" if (why := _why_closed(reader)) else ""
+            yield (
+                abs(number - there),
+                f"{path.name} has {there:,} records; {number:,} were written{reason}",
+            )
+        for index in range(min(there, number)):
+            fault = _record_fault(reader, index, digests[index], features)
+            on_progress(1)
+            if fault:
+                yield 1, f"record {index} of {path.name}: {fault}"
     finally:
-        reader.close()
+        with contextlib.suppress(RuntimeError):  # it says once more what was wrong
+            reader.close()
 
 
-def _record_fault(record: dict[str, Any], num_classes: int) -> str:
-    if not 0 <= record["label"] < num_classes:
-        return f"its label is {record['label']}; expected 0 to {num_classes - 1}"
+def _why_closed(reader: Any) -> str:
+    """Returns why a shard could not be opened; "" if it could, or nothing says."""
     try:
-        open_image(record["image"], 3)
-    except ValueError as error:
-        return f"its image cannot be decoded ({error})"
+        if not reader.ok():
+            reader.read([0])
+    except RuntimeError as error:
+        return str(error)
     return ""
 
 
-def _length(path: Path) -> int:
-    from array_record.python.array_record_module import ArrayRecordReader
+def _digests(path: Path, number: int) -> list[bytes]:
+    from data_builders.common.record_builder import DIGEST_SUFFIX
 
-    reader = ArrayRecordReader(str(path))
+    place = path.with_name(path.name + DIGEST_SUFFIX)
+    if not place.exists():
+        raise UserError(
+            f"{place} is missing, so {path.name} cannot be checked. It was built by an older "
+            "version or damaged; remove its folder and build again."
+        )
+    content = place.read_bytes()
+    return [content[32 * index : 32 * index + 32] for index in range(number)]
+
+
+def _record_fault(reader: Any, index: int, expected: bytes, features: Any) -> str:
+    """Returns what is wrong with a record; "" if nothing is."""
+    import tensorflow_datasets as tfds
+
+    from data_builders.common.record_builder import digest
+
     try:
-        return reader.num_records()
-    finally:
-        reader.close()
+        serialized = reader.read([index])[0]
+    except RuntimeError as error:
+        return f"cannot be read ({error})"
+    if digest(serialized) != expected:
+        return "its bytes are not those that were written"
+    raw = {"image": tfds.decode.SkipDecoding()}
+    record = features.deserialize_example_np(serialized, decoders=raw)
+    classes = len(features["label"].names)
+    if not 0 <= record["label"] < classes:
+        return f"its label is {record['label']}; expected 0 to {classes - 1}"
+    try:
+        open_image(record["image"], 3)
+    except ValueError as error:
+        return (
+            f"its image cannot be decoded ({error}). It was so in the source: fetch "
+            f"'{record['name'].decode()}' again"
+        )
+    return ""
 
 
 def _numbers(folder: Path) -> list[int]:

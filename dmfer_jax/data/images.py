@@ -79,6 +79,8 @@ def image_header(encoded: bytes) -> Image.Image:
         raise
     except Exception as error:  # see open_image
         raise ValueError(str(error)) from error
+    if image.format == "EPS":  # a program, which Pillow would have Ghostscript run
+        raise ValueError("it is a PostScript file and no image")
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(
             f"it has {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} make sense"

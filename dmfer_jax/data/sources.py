@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from ml_collections import ConfigDict
 
-from dmfer_jax.data import protocols
+from dmfer_jax.data import builds, protocols
 from dmfer_jax.data.images import decode_image
 from dmfer_jax.errors import UserError
 
@@ -142,9 +142,7 @@ def load_split(dataset_dir: Path, name: str, options: ConfigDict, *, train: bool
 
 def split_names(dataset_dir: Path) -> list[str]:
     """Returns the names of the splits that a build has."""
-    import tensorflow_datasets as tfds
-
-    return list(tfds.builder_from_directory(dataset_dir).info.splits)
+    return list(builds.open_build(dataset_dir).info.splits)
 
 
 def open_records(dataset_dir: Path, name: str) -> Any:
@@ -155,11 +153,11 @@ def open_records(dataset_dir: Path, name: str) -> Any:
       name: of the split, or of several joined by "+".
 
     Raises:
-      UserError: the build has no such split.
+      UserError: the build has no such split, or is damaged.
     """
     import tensorflow_datasets as tfds
 
-    builder: Any = tfds.builder_from_directory(dataset_dir)
+    builder: Any = builds.open_build(dataset_dir)
     for part in name.split("+"):
         if part not in builder.info.splits:
             raise UserError(
@@ -192,12 +190,18 @@ def read_fields(records: Any) -> dict[str, np.ndarray]:
     Returns:
       `label`, `name`, `row`; `first_row`, the votes and the fields of `class_labels` where the
       dataset has them.
+
+    Raises:
+      UserError: the records are damaged.
     """
     fields = {key: [] for key in _FIELDS & records.dataset_info.features.keys()}
     fields |= {key: [] for key in class_labels(records)}
-    for record in records:
-        for key, values in fields.items():
-            values.append(_text(record[key]) if key == "name" else record[key])
+    with builds.readable_build(Path(records.dataset_info.data_dir)):
+        for record in records:
+            if record["label"] is None:  # what array_record gives for some files cut short
+                raise ValueError("a record is empty")
+            for key, values in fields.items():
+                values.append(_text(record[key]) if key == "name" else record[key])
     return {key: np.asarray(values) for key, values in fields.items()}
 
 

@@ -229,9 +229,9 @@ def print_table(
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for index, name in enumerate(header):
-        table.add_column(name, justify="right" if index else "left", overflow="fold")
+        table.add_column(escape(name), justify="right" if index else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*(escape(str(cell)) for cell in row))
     # Not the table's own title, which is broken at the table's width.
     console.print(f"\n[bold]{escape(title)}[/bold]")
     console.print(table)

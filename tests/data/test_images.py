@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from dmfer_jax.data.images import decode_image
+from dmfer_jax.data.images import decode_image, open_image
 from dmfer_jax.errors import UserError
 
 SIDE = 16
@@ -157,6 +157,12 @@ GARBAGE = {
 def test_bytes_that_are_no_image_are_an_error_that_names_it(kind):
     with pytest.raises(UserError, match=r"image 'fer0000007\.png \(row 12\)' cannot be decoded"):
         decode_image(GARBAGE[kind], SIDE, 3, "fer0000007.png (row 12)")
+
+
+def test_postscript_is_refused_before_a_program_runs_it():
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+    with pytest.raises(ValueError, match="it is a PostScript file and no image"):
+        open_image(program, 3)
 
 
 def test_exif_entry_of_a_wrong_type_does_not_cost_the_image():

@@ -174,7 +174,7 @@ def test_dataset_is_named_after_its_source(tmp_path, monkeypatch, source, varian
     "variant", ["../mine", "..", "/etc", "my faces", "1.0.0", "a\n", "a" * 101]
 )
 def test_name_that_is_no_single_folder_is_refused(tmp_path, variant):
-    with pytest.raises(UserError, match="^[^\n]* cannot name a dataset; up to 100 letters"):
+    with pytest.raises(UserError, match=r"^[^\n]* cannot name a dataset; up to 100 letters"):
         survey(write_classes(tmp_path, "sad", "fear"), variant)
 
 

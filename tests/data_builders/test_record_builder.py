@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from PIL import ExifTags, Image
 
 from data_builders.common import image_builder, record_builder
@@ -153,6 +154,50 @@ def test_full_disk_is_said_and_nothing_stays(error, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("where", ["out", "out/toy"])
+def test_place_that_is_a_file_is_said(where, tmp_path):
+    (tmp_path / where).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / where).write_text("a file")
+    source = toys.write_toys(tmp_path / "in")
+    with pytest.raises(UserError, match=r"cannot be written to .*out/toy .*--data_dir"):
+        toys.build(source, tmp_path / "out")
+    assert (tmp_path / where).read_text() == "a file"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(13, "Permission denied", "out/toy"),
+        RuntimeError("open() failed: Permission denied; writing x"),
+    ],
+)
+def test_place_that_may_not_be_written_is_said(error, tmp_path, monkeypatch):
+    def refuse(path, options):
+        raise error
+
+    monkeypatch.setattr(record_builder, "ArrayRecordWriter", refuse)
+    source = toys.write_toys(tmp_path / "in")
+    message = r"cannot be written to .*out/toy \(Permission denied: .*out/toy\)\. Choose another"
+    with pytest.raises(UserError, match=message):
+        toys.build(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
+def test_nothing_stays_of_a_build_that_is_ended(ending, tmp_path):
+    def end(number: int) -> None:
+        raise ending
+
+    builder = toys.Builder(data_dir=tmp_path / "out", file_format="array_record")
+    builder.on_progress = end
+    source = str(toys.write_toys(tmp_path / "in"))
+    with pytest.raises(ending):
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(manual_dir=source)
+        )
+    assert not (tmp_path / "out").exists()
+
+
 def test_other_errors_are_not_taken_for_a_full_disk(tmp_path, monkeypatch):
     class Broken:
         def __init__(self, path, options):
@@ -251,5 +296,8 @@ def test_build_without_digests_is_said_to_be_unchecked(built):
 def test_wrong_content_is_found_even_if_its_digest_is_right(tmp_path, monkeypatch):
     monkeypatch.setattr(image_builder, "stored_image", lambda encoded, box=None: encoded[:400])
     folder = toys.build(toys.write_toys(tmp_path / "in", train=2, test=1), tmp_path / "out")
-    with pytest.raises(UserError, match=r"3 of 3 records.*\n.*its image cannot be decoded"):
+    message = (
+        r"3 of 3 records.*\n.*its image cannot be decoded .*: fetch 'test/\d_0000\d\.jpg' again"
+    )
+    with pytest.raises(UserError, match=message):
         builds.verify(folder)

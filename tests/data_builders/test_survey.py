@@ -1,5 +1,7 @@
 """What a survey says of its counts and names."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,33 @@ def test_mismatches_name_split_class_and_both_numbers():
 
 def test_split_that_is_not_there_is_no_mismatch():
     assert survey({"train": rows([0])}, {"test": (5, 5, 5)}).mismatches() == []
+
+
+def with_fields(**fields: Any) -> Survey:
+    split = rows([0, 1])
+    split.fields = {"votes": np.array([[1, 2], [3, 4]]), "pixels": [b"ab", b"cd"], **fields}
+    return survey({"train": split}, {})
+
+
+def test_fingerprint_is_that_of_the_rows_and_not_of_where_they_lie():
+    moved = with_fields()
+    moved.splits["train"].files, moved.layout = ["x/0.jpg", "x/1.jpg"], "another layout"
+    assert moved.fingerprint() == with_fields().fingerprint()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        with_fields(votes=np.array([[1, 2], [3, 5]])),
+        with_fields(pixels=[b"ab", b"ce"]),
+        survey({"train": rows([0, 1])}, {}),
+        survey({"test": with_fields().splits["train"]}, {}),
+        survey({"train": rows([0, 1], ["0.jpg", "2.jpg"])}, {}),
+        survey({"train": rows([1, 0])}, {}),
+    ],
+)
+def test_fingerprint_tells_names_labels_fields_and_splits_apart(other):
+    assert other.fingerprint() != with_fields().fingerprint()
 
 
 def test_name_in_two_splits_is_refused():
