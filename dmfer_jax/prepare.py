@@ -231,7 +231,7 @@ def _survey(
     }
     _print_table(console, found.class_names, splits, found.published)
     if "votes_new" in next(iter(splits.values()), {}):
-        found.problems.extend(protocols.mismatches(splits))
+        found.problems.extend(protocols.mismatches(protocols.count_classes(splits)))
     return found
 
 
@@ -242,7 +242,12 @@ def _print_table(
     published: Mapping[str, Sequence[int]],
 ) -> None:
     if "votes_new" in next(iter(splits.values()), {}):
-        tables.print_protocol_counts(console, splits)
+        tables.print_protocol_counts(
+            console,
+            protocols.count_classes(splits),
+            protocols.PUBLISHED_COUNTS,
+            protocols.PUBLISHED_MAJORITY_CLASSES,
+        )
         return
     counts = {
         split: np.bincount(fields["label"], minlength=len(class_names)).tolist()

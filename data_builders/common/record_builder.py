@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -189,7 +189,14 @@ class RecordBuilder(FileReaderBuilder, skip_registration=True):
                 differs=[*found.problems, *found.mismatches()],
                 fingerprint=found.fingerprint(),
             )
-        written = [self._write_split(split, examples) for split, examples in splits.items()]
+        try:
+            written = [self._write_split(split, examples) for split, examples in splits.items()]
+        finally:
+            # After an error they would be closed whenever they are collected as garbage. Where that
+            # falls into the start of another thread, ending theirs waits for it, and it for them.
+            for examples in splits.values():
+                if isinstance(examples.examples, Generator):
+                    examples.examples.close()
         self.info.set_splits(tfds.core.SplitDict(written))
         self.has_built = True
 

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -191,11 +192,14 @@ def test_nothing_stays_of_a_build_that_is_ended(ending, tmp_path):
     builder = toys.Builder(data_dir=tmp_path / "out", file_format="array_record")
     builder.on_progress = end
     source = str(toys.write_toys(tmp_path / "in"))
-    with pytest.raises(ending):
+    threads = threading.active_count()
+    with pytest.raises(ending) as caught:
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(manual_dir=source)
         )
     assert not (tmp_path / "out").exists()
+    assert threading.active_count() == threads, "left to whenever the error is forgotten"
+    assert caught.tb
 
 
 def test_other_errors_are_not_taken_for_a_full_disk(tmp_path, monkeypatch):
