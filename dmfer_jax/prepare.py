@@ -266,7 +266,8 @@ def _stop_on_differences(found: Any, allow_mismatch: bool, console: Console) -> 
     if not allow_mismatch:
         raise UserError(
             f"the source is not what is published:\n  {shown}\nMend it, or build what is there "
-            "by `python -m dmfer_jax.prepare` with --allow_mismatch; scores on it are then not comparable with published ones."
+            "by `python -m dmfer_jax.prepare` with --allow_mismatch; scores on it are then not "
+            "comparable with published ones."
         )
     _print(console, f"Not as published, built all the same:\n  {shown}")
 
