@@ -40,6 +40,10 @@ PUBLISHED_MAJORITY_CLASSES: dict[str, tuple[int, ...]] = {
 """Rows that `majority` keeps of each class, in canonical order."""
 
 
+Counts = dict[str, dict[str, list[int] | None]]
+"""{protocol: {split: rows of each class}}."""
+
+
 class Targets(NamedTuple):
     """What a protocol makes of n rows.
 
@@ -106,44 +110,58 @@ def apply_protocol(
     )
 
 
-def mismatches(splits: Mapping[str, Mapping[str, np.ndarray]]) -> list[str]:
+def count_classes(splits: Mapping[str, Mapping[str, np.ndarray]]) -> Counts:
+    """Counts the rows of each class that each protocol keeps.
+
+    Args:
+      splits: {split: {"votes_new", "votes_label_csv": int [n, 10]}}.
+
+    Returns:
+      {protocol: {split: 8 counts}}; None in place of the counts where there is no label.csv to
+      count `majority` by.
+    """
+    counts: Counts = {}
+    for protocol in PROTOCOLS:
+        counts[protocol] = {}
+        for split, columns in splits.items():
+            votes_new, votes_label_csv = columns["votes_new"], columns["votes_label_csv"]
+            if protocol == "majority" and not (votes_label_csv >= 0).any():
+                counts[protocol][split] = None
+                continue
+            targets = apply_protocol(protocol, votes_new, votes_label_csv)
+            kept = np.bincount(targets.label[targets.keep], minlength=len(Expression))
+            counts[protocol][split] = kept.tolist()
+    return counts
+
+
+def mismatches(counts: Counts) -> list[str]:
     """Returns where what the protocols keep differs from what is published, a sentence each.
 
     Args:
-      splits: {split: {"votes_new", "votes_label_csv": int [n, 10]}}; splits that are missing, and
-        label.csv files that are, are no mismatch.
+      counts: of `count_classes`; splits that are missing are no mismatch.
     """
-    differs, classes = [], {}
+    differs = []
     for protocol, published in PUBLISHED_COUNTS.items():
-        for split, columns in splits.items():
-            if split not in published or not is_countable(protocol, columns["votes_label_csv"]):
-                continue
-            targets = apply_protocol(protocol, columns["votes_new"], columns["votes_label_csv"])
-            if (found := int(targets.keep.sum())) != published[split]:
+        for split, classes in counts[protocol].items():
+            if split in published and classes and sum(classes) != published[split]:
                 differs.append(
-                    f"{split}, protocol {protocol}: {found:,} images; published are "
+                    f"{split}, protocol {protocol}: {sum(classes):,} images; published are "
                     f"{published[split]:,}"
                 )
-            if protocol == "majority":
-                labels = targets.label[targets.keep]
-                classes[split] = np.bincount(labels, minlength=len(Expression))
-    for splits_joined, published in PUBLISHED_MAJORITY_CLASSES.items():
-        parts = splits_joined.split("+")
-        if not all(part in classes for part in parts):
+    majority = counts["majority"]
+    for joined, published in PUBLISHED_MAJORITY_CLASSES.items():
+        parts = [majority.get(split) for split in joined.split("+")]
+        there = [part for part in parts if part]
+        if len(there) < len(parts):
             continue
-        counts = np.sum([classes[part] for part in parts], axis=0).tolist()
-        for name, found, expected in zip(EXPRESSION_NAMES, counts, published, strict=True):
+        classes = np.sum(there, axis=0).tolist()
+        for name, found, expected in zip(EXPRESSION_NAMES, classes, published, strict=True):
             if found != expected:
                 differs.append(
-                    f"{splits_joined}, protocol majority, {name}: {found:,} images; published are "
+                    f"{joined}, protocol majority, {name}: {found:,} images; published are "
                     f"{expected:,}"
                 )
     return differs
-
-
-def is_countable(protocol: str, votes_label_csv: np.ndarray) -> bool:
-    """Returns whether a protocol can be applied to rows: `majority` needs those of label.csv."""
-    return protocol != "majority" or bool((votes_label_csv >= 0).any())
 
 
 def _require_label_csv(votes_label_csv: np.ndarray | None) -> np.ndarray:

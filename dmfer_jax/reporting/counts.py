@@ -6,11 +6,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from dmfer_jax.data import protocols
 from dmfer_jax.labels import EXPRESSION_NAMES
 from dmfer_jax.reporting.console import print_table
-
-Columns = Mapping[str, np.ndarray]
 
 
 def print_class_counts(
@@ -43,44 +40,56 @@ def print_class_counts(
     print_table(console, "Images per class", ["class", *columns], rows)
 
 
-def print_protocol_counts(console: Console, splits: Mapping[str, Columns]) -> None:
+def print_protocol_counts(
+    console: Console,
+    counts: Mapping[str, Mapping[str, Sequence[int] | None]],
+    published: Mapping[str, Mapping[str, int]],
+    published_classes: Mapping[str, Sequence[int]],
+) -> None:
     """Prints how many faces each FERPlus protocol keeps, beside the published numbers.
 
     Args:
       console: where to.
-      splits: {split: {"votes_new", "votes_label_csv": int [n, 10]}}.
+      counts: {protocol: {split: examples per class}}; None where they cannot be counted.
+      published: {protocol: {split: examples}}; protocols that are for training have none.
+      published_classes: of `majority`, {split, or splits joined by "+": examples per class}.
     """
     rows: list[list[Any]] = []
-    per_class: dict[tuple[str, str], list[int]] = {}
-    for protocol in protocols.PROTOCOLS:
-        published = protocols.PUBLISHED_COUNTS.get(protocol, {})
-        for split, columns in splits.items():
-            expected = f"{published[split]:,}" if split in published else "-"
-            if not protocols.is_countable(protocol, columns["votes_label_csv"]):
-                rows.append([protocol, split, "no label.csv", expected])
-                continue
-            targets = protocols.apply_protocol(
-                protocol, columns["votes_new"], columns["votes_label_csv"]
+    for protocol, splits in counts.items():
+        for split, classes in splits.items():
+            expected = published.get(protocol, {}).get(split)
+            rows.append(
+                [
+                    protocol,
+                    split,
+                    "no label.csv" if classes is None else f"{sum(classes):,}",
+                    "-" if expected is None else f"{expected:,}",
+                ]
             )
-            rows.append([protocol, split, f"{targets.keep.sum():,}", expected])
-            if protocol != "votes":
-                counts = np.bincount(targets.label[targets.keep], minlength=len(EXPRESSION_NAMES))
-                per_class[protocol, split] = counts.tolist()
     print_table(console, "Examples per protocol", ["protocol", "split", "kept", "published"], rows)
+    rows = _beside_published(counts["majority"], published_classes)
+    for protocol in published:
+        if protocol != "majority":
+            rows += [[protocol, *row] for row in _counted(counts[protocol])]
     # Four letters each, so that eight classes fit into 80 columns.
     header = ["protocol", "split", *(name[:4] for name in EXPRESSION_NAMES)]
-    print_table(console, "Examples per class", header, _beside_published(per_class))
+    print_table(console, "Examples per class", header, rows)
 
 
-def _beside_published(per_class: Mapping[tuple[str, str], list[int]]) -> list[list[Any]]:
-    """Rows of the table of classes, what is published of `majority` under its own."""
-    majority = {split: counts for (name, split), counts in per_class.items() if name == "majority"}
-    rows = [["majority", split, *counts] for split, counts in majority.items()]
-    for splits, published in protocols.PUBLISHED_MAJORITY_CLASSES.items():
-        parts = splits.split("+")
-        if all(part in majority for part in parts):
+def _beside_published(
+    majority: Mapping[str, Sequence[int] | None], published: Mapping[str, Sequence[int]]
+) -> list[list[Any]]:
+    """Rows of the table of classes: `majority`, and under it what is published."""
+    rows = [["majority", *row] for row in _counted(majority)]
+    for joined, expected in published.items():
+        parts = [majority.get(split) for split in joined.split("+")]
+        there = [part for part in parts if part]
+        if len(there) == len(parts):
             if len(parts) > 1:
-                rows.append(["majority", splits, *np.sum([majority[p] for p in parts], axis=0)])
-            rows.append(["published", splits, *published])
-    others = [[*key, *counts] for key, counts in per_class.items() if key[0] != "majority"]
-    return rows + others
+                rows.append(["majority", joined, *np.sum(there, axis=0)])
+            rows.append(["published", joined, *expected])
+    return rows
+
+
+def _counted(splits: Mapping[str, Sequence[int] | None]) -> list[list[Any]]:
+    return [[split, *classes] for split, classes in splits.items() if classes]
