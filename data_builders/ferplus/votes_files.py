@@ -91,7 +91,7 @@ def read_votes(files: SourceFiles, path: str) -> list[VoteRow]:
       UserError: the file is not in the owners' form; the message names the row.
     """
     rows, name = _read_csv(files, path), files.where(path)
-    _, header = next(rows)
+    _, header = next(rows, ("", []))
     if [cell.strip().lower() for cell in header] != _HEADER:
         raise UserError(
             f"{name}, row 1: the header is '{','.join(header)[:120]}'; expected 'Usage,Image name,"
@@ -247,7 +247,7 @@ def _read_csv(files: SourceFiles, path: str) -> Iterator[tuple[str, list[str]]]:
     """
     name, content = files.where(path), files.read(path, _MAX_BYTES)
     if not content:
-        raise UserError(f"{name} has 0 bytes; expected about 2 million. Fetch it again.")
+        raise UserError(f"{name} is empty (0 bytes). Fetch it again.")
     try:
         reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         blank = False

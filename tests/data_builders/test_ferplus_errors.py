@@ -52,8 +52,9 @@ WRONG = {
     "no faces": (remove(FACES), "holds no faces.*FER2013Test/, FER2013Train/.*fer2013new.csv"),
     "no votes": (remove(VOTES), "holds no fer2013new.csv.*it holds .*fer2013.csv"),
     "empty faces": (write(FACES, b""), r"fer2013.csv is empty \(0 bytes\)"),
-    "empty votes": (write(VOTES, b""), "fer2013new.csv has 0 bytes"),
-    "empty label.csv": (write(LABEL, b""), "label.csv has 0 bytes"),
+    "empty votes": (write(VOTES, b""), r"fer2013new.csv is empty \(0 bytes\)"),
+    "blank votes": (write(VOTES, b"\xef\xbb\xbf\n\n"), "fer2013new.csv, row 1: the header is ''"),
+    "empty label.csv": (write(LABEL, b""), r"label.csv is empty \(0 bytes\)"),
     "header alone": (write(FACES, b"emotion,pixels,Usage\n"), "a header and no rows"),
     "votes' header alone": (
         lambda source: write(VOTES, (source / VOTES).read_bytes().splitlines()[0])(source),
