@@ -115,7 +115,8 @@ def load_split(dataset_dir: Path, name: str, options: ConfigDict, *, train: bool
         positions = positions[: given.limit]
     if not len(positions):
         of_votes = f" under '{protocol}'" if "votes_new" in fields else ""
-        raise UserError(f"split '{name}' of {dataset_dir} has no image{of_votes}")
+        dropped = f" without {', '.join(given.drop_classes)}" if given.drop_classes else ""
+        raise UserError(f"split '{name}' of {dataset_dir} has no image{of_votes}{dropped}")
 
     encoded = RecordImages(records, positions, given.image_size, given.channels)
     size = len(positions) * given.image_size**2 * given.channels  # bytes

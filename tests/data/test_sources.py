@@ -249,8 +249,14 @@ def test_unknown_split_is_an_error_that_names_those_there_are(faces_dir):
 
 def test_protocol_that_keeps_nothing_is_an_error(ferplus_dir, monkeypatch):
     monkeypatch.setattr(sources, "_labels", lambda *_: (np.zeros(3, bool), np.zeros(3), None))
-    with pytest.raises(UserError, match=r"split 'valid' of .* has no image under 'plurality'"):
+    with pytest.raises(UserError, match=r"split 'valid' of .* has no image under 'plurality'$"):
         load_split(ferplus_dir, "valid", data(protocol="plurality"), train=False)
+
+
+def test_split_of_classes_left_out_alone_is_an_error_that_names_them(ferplus_dir):
+    everything_there = ("neutral", "happiness", "surprise")
+    with pytest.raises(UserError, match=r"under 'majority' without neutral, happiness, surprise$"):
+        load_split(ferplus_dir, "train", data(drop_classes=everything_there), train=True)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
