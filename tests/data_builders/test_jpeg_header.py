@@ -48,6 +48,7 @@ def test_size_is_that_of_the_image(encoded: bytes):
         encode("PNG") + b"\xff\xd9",
         encode()[:-1],
         encode()[:100] + b"\xff\xd9",
+        encode().partition(b"\xff\xda")[0] + b"\xff\xd9",  # no pixels
         b"\xff\xd8<html>\xff\xd9",
         b"\xff\xd8" + b"\xff" * 100 + b"\xff\xd9",
         b"\xff\xd8\xff\xe0\x00\x00" + b"\xff\xd9" * 10,
