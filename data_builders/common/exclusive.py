@@ -26,10 +26,11 @@ def building_alone(folder: Path) -> Iterator[None]:
       folder: the version folder that is to be built; those above it are made.
     """
     above = _missing_parents(folder)
-    descriptor = _locked(folder.parent)
+    descriptor, is_locked = _locked(folder.parent)
     try:
-        for left in folder.parent.glob(f"{_TFDS_INCOMPLETE}*_{folder.name}"):
-            shutil.rmtree(left, ignore_errors=True)
+        if is_locked:  # else it may be what another process is writing
+            for left in folder.parent.glob(f"{_TFDS_INCOMPLETE}*_{folder.name}"):
+                shutil.rmtree(left, ignore_errors=True)
         yield
     except BaseException:
         _remove_empty(above)
@@ -38,8 +39,8 @@ def building_alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _locked(folder: Path) -> int:
-    """Returns a descriptor of the folder, locked. The lock ends when it is closed."""
+def _locked(folder: Path) -> tuple[int, bool]:
+    """Returns a descriptor of the folder, and whether it is locked, until it is closed."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
@@ -49,10 +50,10 @@ def _locked(folder: Path) -> int:
             print(f"another process builds in {folder}; waiting for it ...", file=sys.stderr)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError:
-            return descriptor  # a file system without locks: the first to finish wins
+            return descriptor, False  # a file system without locks: the first to finish wins
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), folder.stat()):
-                return descriptor
+                return descriptor, True
         os.close(descriptor)  # the process before failed and removed the folder
 
 

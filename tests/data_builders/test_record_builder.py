@@ -16,7 +16,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import ExifTags, Image
 
-from data_builders.common import image_builder, record_builder
+from data_builders.common import exclusive, image_builder, record_builder
 from data_builders.common.exclusive import building_alone
 from data_builders.common.image_builder import stored_image
 from dmfer_jax.data import builds, images, sources
@@ -246,6 +246,17 @@ def test_two_builds_at_once_end_with_one_good_build(tmp_path):
     assert [process.returncode for process in processes] == [0, 0], errors
     assert builds.verify(data_dir / "toy" / "1.0.0") == 1_503
     assert os.listdir(data_dir / "toy") == ["1.0.0"]
+
+
+def test_without_locks_what_another_process_may_be_writing_stays(tmp_path, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(exclusive.fcntl, "flock", refuse)
+    other = tmp_path / "out" / "toy" / "incomplete.ABC_1.0.0"
+    other.mkdir(parents=True)
+    assert builds.verify(toys.build(toys.write_toys(tmp_path / "in"), tmp_path / "out")) == 8
+    assert other.exists()
 
 
 def test_second_builder_waits_and_takes_over_when_the_first_fails(tmp_path):
