@@ -5,7 +5,6 @@ to shuffle them, and these keep the order of their source anyhow.
 """
 
 import errno
-import hashlib
 import itertools
 import os
 import tempfile
@@ -22,13 +21,11 @@ from data_builders.common.exclusive import building_alone
 from data_builders.common.serialization import Serializer
 from data_builders.common.source_files import SourceFiles
 from data_builders.common.survey import Survey
+from dmfer_jax.data.builds import DIGEST_SUFFIX, digest
 from dmfer_jax.errors import UserError
 
 SHARD_EXAMPLES = 1_024
 """Records in a file: some 15 MB of faces."""
-
-DIGEST_SUFFIX = ".sha256"
-"""Beside each shard lies a file of this suffix with 32 bytes for each of its records."""
 
 _PROGRESS_EVERY = 64  # examples
 
@@ -46,11 +43,6 @@ class Examples(NamedTuple):
 
     number: int
     examples: Iterator[dict[str, Any]]
-
-
-def digest(serialized: bytes) -> bytes:
-    """Returns the 32 bytes that `--verify` compares for a serialized record."""
-    return hashlib.sha256(serialized).digest()
 
 
 class RecordBuilder(FileReaderBuilder, skip_registration=True):

@@ -5,6 +5,7 @@ Records lie in `<data_dir>/<name>/[<variant>/]<version>/`. A dataset is named as
 """
 
 import contextlib
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -16,6 +17,9 @@ from dmfer_jax.errors import UserError
 
 DEFAULT_VARIANTS: dict[str, str] = {"synthetic_faces": "faces"}
 """What a name alone stands for, where that does not depend on what the user has."""
+
+DIGEST_SUFFIX = ".sha256"
+"""Beside each shard lies a file of this suffix with 32 bytes for each of its records."""
 
 _INFO = "dataset_info.json"  # TFDS writes it last, before it gives the folder its name
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -111,6 +115,11 @@ def facts(folder: Path) -> dict[str, Any]:
         return dict(json.loads((folder / "metadata.json").read_text(encoding="utf-8")))
 
 
+def digest(serialized: bytes) -> bytes:
+    """Returns the 32 bytes that `verify` compares for a serialized record."""
+    return hashlib.sha256(serialized).digest()
+
+
 def verify(folder: Path, on_progress: Callable[[int], None] = lambda number: None) -> int:
     """Reads every record again: is it as it was written, does its image decode, its label exist?
 
@@ -187,8 +196,6 @@ def _why_closed(reader: Any) -> str:
 
 
 def _digests(path: Path, number: int) -> list[bytes]:
-    from data_builders.common.record_builder import DIGEST_SUFFIX
-
     place = path.with_name(path.name + DIGEST_SUFFIX)
     if not place.exists():
         raise UserError(
@@ -202,8 +209,6 @@ def _digests(path: Path, number: int) -> list[bytes]:
 def _record_fault(reader: Any, index: int, expected: bytes, features: Any) -> str:
     """Returns what is wrong with a record; "" if nothing is."""
     import tensorflow_datasets as tfds
-
-    from data_builders.common.record_builder import digest
 
     try:
         serialized = reader.read([index])[0]
