@@ -95,10 +95,10 @@ def prepare(
             builder = builder_class.from_survey(files, found, place.parent)
             is_there = Path(builder.data_dir).exists()
         if is_there:
-            _check_same(Path(builder.data_dir), found)
+            builds.check_same(Path(builder.data_dir), found)
         folder = _build(builder, console)
         if not is_there and not builder.has_built:
-            _check_same(folder, found)
+            builds.check_same(folder, found)
         return folder
 
 
@@ -270,23 +270,6 @@ def _stop_on_differences(found: Any, allow_mismatch: bool, console: Console) -> 
             "comparable with published ones."
         )
     _print(console, f"Not as published, built all the same:\n  {shown}")
-
-
-def _check_same(folder: Path, found: Any) -> None:
-    """Raises a `UserError` if records that are there were built from something else."""
-    built = {
-        split: len(sources.open_records(folder, split)) for split in sources.split_names(folder)
-    }
-    surveyed = {split: len(rows) for split, rows in found.splits.items() if len(rows)}
-    facts, differs = builds.facts(folder), [*found.problems, *found.mismatches()]
-    if facts.get("fingerprint") == found.fingerprint() and facts.get("differs") == differs:
-        return
-    numbers = [", ".join(f"{s} {n:,}" for s, n in splits.items()) for splits in (built, surveyed)]
-    raise UserError(
-        f"{folder} was built from something else: it has {numbers[0]}; the source, {numbers[1]}"
-        f"{', with other names, labels or annotations' if built == surveyed else ''}. Remove that "
-        "folder to build anew, or give another --data_dir."
-    )
 
 
 def _build(builder: Any, console: Console) -> Path:

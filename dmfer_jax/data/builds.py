@@ -120,6 +120,26 @@ def digest(serialized: bytes) -> bytes:
     return hashlib.sha256(serialized).digest()
 
 
+def check_same(folder: Path, found: Any) -> None:
+    """Raises a `UserError` if a build was made from anything else than a survey found.
+
+    Args:
+      folder: of the build.
+      found: a `Survey` of the source.
+    """
+    built = {split: info.num_examples for split, info in open_build(folder).info.splits.items()}
+    surveyed = {split: len(rows) for split, rows in found.splits.items() if len(rows)}
+    noted, differs = facts(folder), [*found.problems, *found.mismatches()]
+    if noted.get("fingerprint") == found.fingerprint() and noted.get("differs") == differs:
+        return
+    numbers = [", ".join(f"{s} {n:,}" for s, n in splits.items()) for splits in (built, surveyed)]
+    raise UserError(
+        f"{folder} was built from something else: it has {numbers[0]}; the source, {numbers[1]}"
+        f"{', with other names, labels or annotations' if built == surveyed else ''}. Remove that "
+        "folder to build anew, or give another --data_dir."
+    )
+
+
 def verify(folder: Path, on_progress: Callable[[int], None] = lambda number: None) -> int:
     """Reads every record again: is it as it was written, does its image decode, its label exist?
 
