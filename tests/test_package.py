@@ -1,7 +1,9 @@
 """The package as a user meets it: commands, their errors, and what is imported."""
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -41,6 +43,36 @@ for package in (dmfer_jax, data_builders):
 print(sorted({"tensorflow", "torch", "sklearn"} & set(sys.modules)))
 """
     assert run("-c", code, folder=tmp_path).stdout.strip() == "[]"
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules that a file imports, in functions too."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return names | {
+        f"{node.module}.{alias.name}"
+        for node in nodes
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+@pytest.mark.parametrize(
+    ("room", "allowed"),
+    [
+        ("dmfer_jax/data", "data|labels|config|errors"),
+        ("dmfer_jax/reporting", "reporting|metrics|labels|errors"),
+        ("dmfer_jax/models", "models"),
+        ("data_builders", "data.images|data.builds|labels|errors"),
+    ],
+)
+def test_imports_point_down(room, allowed):
+    ours = re.compile(r"dmfer_jax\b|data_builders\b")
+    fine = re.compile(
+        rf"dmfer_jax\.({allowed})\b" + r"|data_builders\b" * (room == "data_builders")
+    )
+    found = {(path.name, name) for path in (ROOT / room).rglob("*.py") for name in imports_of(path)}
+    assert [one for one in sorted(found) if ours.match(one[1]) and not fine.match(one[1])] == []
 
 
 @pytest.mark.parametrize(
