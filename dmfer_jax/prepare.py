@@ -173,7 +173,12 @@ def print_counts(folder: Path, console: Console | None = None) -> None:
         _print(console, f"Built from: {facts['layout']}")
     for difference in facts.get("differs", ())[:_SHOWN_DIFFERENCES]:
         _print(console, f"Differs: {difference}")
-    _print_table(console, class_names, splits, {})
+    if not _print_protocols(console, splits):
+        counts = {
+            split: np.bincount(fields["label"], minlength=len(class_names)).tolist()
+            for split, fields in splits.items()
+        }
+        tables.print_class_counts(console, class_names, counts, {})
     repeated = sum(
         int((f["first_row"] < f["row"]).sum()) for f in splits.values() if "first_row" in f
     )
@@ -225,35 +230,26 @@ def _survey(
         notes = [*notes, f"Archives that cannot be read here and are left out: {archives}."]
     for note in notes:
         _print(console, f"Note: {note}")
-    splits = {
-        split: {"label": np.asarray(rows.labels), **rows.fields}
-        for split, rows in found.splits.items()
-    }
-    _print_table(console, found.class_names, splits, found.published)
-    if "votes_new" in next(iter(splits.values()), {}):
-        found.problems.extend(protocols.mismatches(protocols.count_classes(splits)))
+    counted = _print_protocols(console, {s: rows.fields for s, rows in found.splits.items()})
+    if counted:
+        found.problems.extend(protocols.mismatches(counted))
+    else:
+        counts = {split: found.counts(split) for split in found.splits}
+        tables.print_class_counts(console, found.class_names, counts, found.published)
     return found
 
 
-def _print_table(
-    console: Console,
-    class_names: Sequence[str],
-    splits: Mapping[str, Mapping[str, Any]],
-    published: Mapping[str, Sequence[int]],
-) -> None:
-    if "votes_new" in next(iter(splits.values()), {}):
-        tables.print_protocol_counts(
-            console,
-            protocols.count_classes(splits),
-            protocols.PUBLISHED_COUNTS,
-            protocols.PUBLISHED_MAJORITY_CLASSES,
-        )
-        return
-    counts = {
-        split: np.bincount(fields["label"], minlength=len(class_names)).tolist()
-        for split, fields in splits.items()
-    }
-    tables.print_class_counts(console, class_names, counts, published)
+def _print_protocols(
+    console: Console, splits: Mapping[str, Mapping[str, Any]]
+) -> protocols.Counts | None:
+    """Prints what each protocol keeps of splits with votes, and returns it; None without votes."""
+    if "votes_new" not in next(iter(splits.values()), {}):
+        return None
+    counts = protocols.count_classes(splits)
+    tables.print_protocol_counts(
+        console, counts, protocols.PUBLISHED_COUNTS, protocols.PUBLISHED_MAJORITY_CLASSES
+    )
+    return counts
 
 
 def _stop_on_differences(found: Any, allow_mismatch: bool, console: Console) -> None:
