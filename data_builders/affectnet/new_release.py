@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from data_builders.affectnet.affect import check_affect
 from data_builders.affectnet.compact_names import Prefixed
 from data_builders.affectnet.npy_numbers import read_number
 from data_builders.common.source_files import SourceFiles
@@ -18,9 +19,6 @@ from dmfer_jax.labels import AFFECTNET
 
 TRAIN_SET, VALIDATION_SET = "train_set", "val_set"
 """The folders of the two sets."""
-
-NO_AFFECT = -2.0
-"""What the owners write where an image has no valence or arousal."""
 
 _EXPRESSION, _VALENCE, _AROUSAL = "_exp.npy", "_val.npy", "_aro.npy"
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -165,13 +163,7 @@ def _label(files: SourceFiles, path: str) -> int:
 
 def _affect(files: SourceFiles, path: str) -> float:
     number = _number(files, path)
-    if number == NO_AFFECT:
-        return np.nan
-    if not -1 <= number <= 1:
-        raise UserError(
-            f"{files.where(path)}: the value is {number:g}; expected -1 to 1, or -2 for none."
-        )
-    return number
+    return check_affect(number, f"{files.where(path)}: the value is {number:g}")
 
 
 def _number(files: SourceFiles, path: str) -> float:

@@ -11,6 +11,7 @@ from collections import Counter
 
 import numpy as np
 
+from data_builders.affectnet.affect import check_affect
 from data_builders.common.source_files import SourceFiles
 from data_builders.common.survey import Rows, some
 from data_builders.common.tables import read_csv, whole_number
@@ -35,7 +36,6 @@ HEADER = (
 
 _PATH, _BOX, _EXPRESSION, _AFFECT = HEADER[0], HEADER[1:5], HEADER[6], HEADER[7:]
 _NO_EXPRESSION = {8: "none", 9: "uncertain", 10: "no face"}
-_NO_AFFECT = -2.0
 _IMAGES = "manually_annotated_images"
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
@@ -185,7 +185,10 @@ class _Table:
         if label in _NO_EXPRESSION:
             self._dropped[label] += 1
             return
-        affect = [_affect(cells[column], where, column) for column in _AFFECT]
+        affect = [
+            check_affect(_number(cells[column]), f"{where}: {column} is '{cells[column][:40]}'")
+            for column in _AFFECT
+        ]
         if file is None:
             self._missing.append(name)
             return
@@ -241,17 +244,6 @@ class _Table:
 
 def _stem(name: str) -> str:
     return name.rpartition(".")[0].lower()
-
-
-def _affect(cell: str, where: str, column: str) -> float:
-    number = _number(cell)
-    if number == _NO_AFFECT:
-        return math.nan
-    if not -1 <= number <= 1:
-        raise UserError(
-            f"{where}: {column} is '{cell[:40]}'; expected -1 to 1, or -2 where there is none."
-        )
-    return number
 
 
 def _box(cells: list[str]) -> tuple[float, ...] | None:
