@@ -6,9 +6,6 @@ from fer2013new.csv, a row with nine votes, and identical faces within and acros
 """
 
 import csv
-import io
-import tarfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from data_builders.common.source_files import SourceFiles
 from data_builders.common.survey import Survey
 from data_builders.ferplus import fer2013_files
 from data_builders.ferplus.ferplus_dataset_builder import Builder
+from tests.data_builders.packing import tar_bytes, zip_bytes
 
 USAGES = ["Training"] * 6 + ["PublicTest"] * 3 + ["PrivateTest"] * 3
 EMOTIONS = [0, 1, 2, 3, 4, 5, 6, 0, 3, 3, 6, 5]
@@ -184,15 +182,9 @@ def write_labels(folder: Path) -> None:
 
 def pack_tar_gz(path: Path, members: dict[str, bytes]) -> None:
     """Writes a tar.gz of these files, in this order."""
-    with tarfile.open(path, "w:gz") as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
+    path.write_bytes(tar_bytes(members, "gz"))
 
 
 def pack_zip(path: Path, members: dict[str, bytes]) -> None:
     """Writes a zip of these files."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
+    path.write_bytes(zip_bytes(members))

@@ -6,14 +6,13 @@ two are alike, so a colour tells which image a record holds.
 
 import csv
 import io
-import tarfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from dmfer_jax.labels import EXPRESSION_NAMES
+from tests.data_builders.packing import tar_bytes, write_folder, zip_bytes
 
 # In RAF-DB's order, 1 to 7; written out here, so that the builder's own tables are checked.
 RAF_ORDER = ["surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"]
@@ -130,26 +129,6 @@ def csv_form() -> Files:
     return files
 
 
-def zipped(files: Files) -> bytes:
-    """Returns a zip."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for path, content in files.items():
-            archive.writestr(path, content)
-    return file.getvalue()
-
-
-def tarred(files: Files, mode: str = "w") -> bytes:
-    """Returns a tar, or a tar.gz of mode "w:gz"."""
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode=mode) as archive:  # pyright: ignore[reportCallIssue, reportArgumentType]
-        for path, content in files.items():
-            info = tarfile.TarInfo(path)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return file.getvalue()
-
-
 def under(top: str, files: Files) -> Files:
     """Returns the same files, one folder further down."""
     return {f"{top}/{path}": content for path, content in files.items()}
@@ -166,15 +145,12 @@ def with_zips_inside(files: Files) -> Files:
             packed.setdefault(folder, {})[f"{folder.split('/')[-1]}/{name}"] = content
         else:
             rest[path] = content
-    return {**rest, **{f"{folder}.zip": zipped(inside) for folder, inside in packed.items()}}
+    return {**rest, **{f"{folder}.zip": zip_bytes(inside) for folder, inside in packed.items()}}
 
 
 def write(folder: Path, files: Files) -> Path:
     """Writes the files into a folder and returns it."""
-    for path, content in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(content)
-    return folder
+    return write_folder(files, folder)
 
 
 def pack(folder: Path, files: Files, packing: str) -> Path:
@@ -187,10 +163,10 @@ def pack(folder: Path, files: Files, packing: str) -> Path:
     if packing == "zips inside":
         return write(folder / "source", with_zips_inside(files))
     name, content = {
-        "zip": ("basic.zip", lambda: zipped(under("basic", files))),
-        "tar": ("basic.tar", lambda: tarred(files)),
-        "tar.gz": ("basic.tar.gz", lambda: tarred(under("basic", files), "w:gz")),
-        "zips in a zip": ("raf.zip", lambda: zipped(with_zips_inside(files))),
+        "zip": ("basic.zip", lambda: zip_bytes(under("basic", files))),
+        "tar": ("basic.tar", lambda: tar_bytes(files)),
+        "tar.gz": ("basic.tar.gz", lambda: tar_bytes(under("basic", files), "gz")),
+        "zips in a zip": ("raf.zip", lambda: zip_bytes(with_zips_inside(files))),
     }[packing]
     (folder / name).write_bytes(content())
     return folder / name

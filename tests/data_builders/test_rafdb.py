@@ -17,6 +17,7 @@ from data_builders.rafdb import published, rafdb_dataset_builder
 from data_builders.rafdb.class_folders import read_class_folders
 from data_builders.rafdb.rafdb_dataset_builder import Builder
 from tests.data_builders import rafdb_files as tiny
+from tests.data_builders.packing import zip_bytes
 
 ONE_TO_SEVEN = [str(n) for n in range(1, 8)]
 ZERO_TO_SIX = [str(n) for n in range(7)]
@@ -61,7 +62,7 @@ def test_list_form_is_read_from_every_packing(tmp_path: Path, packing: str):
 def bare_zip() -> tiny.Files:
     files = {"EmoLabel/list_patition_label.txt": tiny.list_text()}
     images = {f"{key}_aligned.jpg": tiny.encode(tiny.colour(key)) for key in tiny.KEYS}
-    return {**files, "Image/aligned.zip": tiny.zipped(images)}
+    return {**files, "Image/aligned.zip": zip_bytes(images)}
 
 
 def both_spellings() -> tiny.Files:
