@@ -1,0 +1,1 @@
+"""Weights of other people's programs in, and ours out."""
