@@ -53,9 +53,8 @@ class Trainer:
         self.schedule = make_schedule(config, self.optimizer, total_steps)
         self.centers = None
         if self.config.loss.name != "none" and self.config.loss.centers == "state":
-            if centers is None:
-                centers = nn.functional.normalize(torch.randn_like(model.head.weight), dim=-1)
-            self.centers = centers.detach().clone()
+            random = nn.functional.normalize(torch.randn_like(model.head.weight), dim=-1)
+            self.centers = random.detach() if centers is None else centers.detach().clone()
         self.class_weights = class_weights
         self.ema = None
         if self.config.optimizer.ema_decay:
