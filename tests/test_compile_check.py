@@ -1,0 +1,67 @@
+"""The steps compile for TPUs that are not there, and what is wrong is said before hours of it."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SMALL = (
+    "--config.data.image_size=16",
+    "--config.model.stem=small",
+    "--config.model.stem_stride=2",
+    "--config.model.width=0.125",
+    "--config.model.embedding=16",
+    "--config.model.heads=2",
+)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command as a user would: libtpu must not be loaded into the tests' process."""
+    command = [sys.executable, "-m", "dmfer_jax.compile_check", "--config=configs/ferplus.py"]
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    return subprocess.run(
+        [*command, *SMALL, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_an_unknown_topology_is_one_line_that_lists_those_there_are():
+    found = run("--topology=v5e:2x4,v5e:3x4")
+    assert found.returncode == 2
+    assert found.stderr.count("\n") == 1
+    assert "no TPU topology 'v5e:3x4'" in found.stderr
+    assert "v5e:2x4" in found.stderr
+
+
+@pytest.mark.skipif(find_spec("libtpu") is not None, reason="libtpu is installed")
+def test_without_libtpu_the_package_to_install_is_named():
+    found = run()
+    assert found.returncode == 2
+    assert "pip install" in found.stderr
+    assert "libtpu" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+@pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu, TPUs' compiler")
+@pytest.mark.skipif(
+    "DMFER_COMPILE_CHECK" not in os.environ,
+    reason="compiles for a minute; set DMFER_COMPILE_CHECK=1 to run it",
+)
+def test_more_chips_need_no_more_collectives(tmp_path):
+    out = tmp_path / "checks.json"
+    found = run("--topology=v5e:2x2,v5e:2x4", "--batch_per_chip=8", f"--out={out}")
+    assert found.returncode == 0, found.stderr
+    four, eight = json.loads(out.read_text())["results"]
+    assert (four["chips"], eight["chips"]) == (4, 8)
+    for step in ("training", "evaluation"):
+        assert four[step]["collectives"]["all-reduce"] == eight[step]["collectives"]["all-reduce"]
+        assert four[step]["flops"] == pytest.approx(eight[step]["flops"], rel=0.01)  # per chip
