@@ -44,6 +44,7 @@ def get_config() -> ConfigDict:
     data.sampling = "natural"  # natural | balanced (every class as often) | square_root
     data.limit = 0  # use only the first so many examples of each split; 0 is all
     data.memory_gib = 4.0  # a split whose decoded images fit in this is kept in memory
+    data.device_gib = 2.0  # and one whose images fit in this, on every device, too; 0 is none
     data.workers = 4  # threads that decode images of a split that does not fit
 
     # Each is a strength; 0 is off. All are off outside training.
@@ -95,7 +96,7 @@ def get_config() -> ConfigDict:
     config.train = train = ConfigDict()
     train.epochs = 40
     train.batch_size = 256  # global: over all devices and hosts together
-    train.eval_batch_size = 500  # global
+    train.eval_batch_size = 512  # global; a power of two splits over the chips of any TPU slice
     train.log_every = 50  # steps
     train.checkpoint_every = 0  # steps between checkpoints within an epoch; 0 is epoch ends only
     return config
@@ -138,6 +139,7 @@ _AT_LEAST: dict[str, float] = {
     "data.image_size": 16,
     "data.limit": 0,
     "data.memory_gib": 0,
+    "data.device_gib": 0,
     "data.workers": 1,
     "model.heads": 1,
     "model.embedding": 1,
