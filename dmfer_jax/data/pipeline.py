@@ -6,6 +6,7 @@ cover every example exactly once; the last one is padded and masked.
 """
 
 import functools
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from dmfer_jax.data.order import mixed_order, natural_order
 from dmfer_jax.data.sources import Split
 
 Batch = dict[str, np.ndarray]
@@ -42,7 +44,7 @@ def train_batches(
       seed: of the order.
       sampling: "natural" gives each example once an epoch; "balanced" each class equally often;
         "square_root" each class in proportion to the square root of its number of examples, to
-        within half an example in `_WINDOW` a class. An example's class is its label; under the
+        within half an example in a hundred a class. An example's class is its label; under the
         last two, a class's examples come once each before any comes again.
       start_step: how many batches have been consumed before.
       host: which of the hosts this is; each reads its own examples.
@@ -52,18 +54,40 @@ def train_batches(
     Yields:
       `image` uint8 `[b, h, w, c]`, `target` float32 `[b, K]`.
     """
+    positions_of = _train_positions(split, batch_size, seed, sampling, host, hosts)
 
-    def gather(positions: np.ndarray) -> Batch:
+    def gather(step: int) -> Batch:
+        positions = positions_of(step)
         return {"image": _images(split, positions), "target": split.targets[positions]}
 
-    if sampling == "natural":
-        order = grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat()
-    else:
-        order = grain.MapDataset.range(sys.maxsize).map(_mix_classes(split.labels, sampling, seed))
-    # Batching positions, not examples: one gather a batch instead of one Python call an example.
-    batches = order[host::hosts].batch(batch_size).map(gather)
     options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=2 * workers)
+    batches = grain.MapDataset.range(sys.maxsize).map(gather)
     return iter(batches[start_step:].to_iter_dataset(options))
+
+
+def train_positions(
+    split: Split,
+    batch_size: int,
+    *,
+    seed: int,
+    sampling: str = "natural",
+    start_step: int = 0,
+    host: int = 0,
+    hosts: int = 1,
+) -> Iterator[np.ndarray]:
+    """Yields which examples the batches of `train_batches` consist of: int32 `[b]`, without end.
+
+    Args:
+      split: what to read.
+      batch_size: as there, and so are the others.
+      seed: of the order.
+      sampling: how often each class comes.
+      start_step: how many batches have been consumed before.
+      host: which of the hosts this is.
+      hosts: how many there are.
+    """
+    positions_of = _train_positions(split, batch_size, seed, sampling, host, hosts)
+    return (positions_of(step).astype(np.int32) for step in itertools.count(start_step))
 
 
 def eval_batches(split: Split, batch_size: int) -> Iterator[Batch]:
@@ -75,66 +99,62 @@ def eval_batches(split: Split, batch_size: int) -> Iterator[Batch]:
       row of the source has the same pixels).
     """
 
-    def gather(start: int) -> Batch:
-        positions = np.arange(start, min(start + batch_size, len(split)))
-        padding = batch_size - len(positions)
-        padded = np.pad(positions, (0, padding), mode="edge")
-        mask = np.pad(np.ones(len(positions), np.float32), (0, padding))
-        return {
-            "image": _images(split, padded),
-            "target": split.targets[padded],
-            "label": split.labels[padded],
-            "mask": mask,
-            "first": mask * ~split.repeated[padded],
-        }
+    def gather(number: int) -> Batch:
+        batch = _eval_part(split, batch_size, number)
+        positions = batch.pop("position")
+        return {"image": _images(split, positions), "target": split.targets[positions], **batch}
 
-    starts = grain.MapDataset.source(list(range(0, len(split), batch_size)))
+    numbers = grain.MapDataset.range(-(-len(split) // batch_size))
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
-    return iter(starts.map(gather).to_iter_dataset(options))
+    return iter(numbers.map(gather).to_iter_dataset(options))
 
 
-_WINDOW = 100
-"""Examples per class, on average, after which each class has had its share exactly."""
+def eval_positions(split: Split, batch_size: int) -> Iterator[Batch]:
+    """Yields the batches of `eval_batches` with `position` int32 `[b]` for image and target."""
+    return (_eval_part(split, batch_size, number) for number in range(-(-len(split) // batch_size)))
 
 
-def _mix_classes(labels: np.ndarray, sampling: str, seed: int) -> Callable[[int], int]:
-    """Returns what tells which example stands at a place of an order without end.
+_STEPS_AT_ONCE = 32
+"""The most steps whose order is computed together: for one batch of 128, NumPy's calls cost more
+than its arithmetic."""
 
-    The order consists of windows with so many of each class, each window shuffled. Grain's own
-    mixture repeats a pattern of classes, of which a host that reads every eighth example would see
-    one class alone; and its shuffle takes milliseconds for each example of a class that has few.
-    """
-    present, numbers = np.unique(labels, return_counts=True)
-    members = [np.flatnonzero(labels == label) for label in present]
-    weights = np.sqrt(numbers) if sampling == "square_root" else np.ones(len(present))
-    shares = np.rint(weights / weights.sum() * _WINDOW * len(present)).astype(int)
-    shares = np.maximum(shares, 1).tolist()  # however rare a class is, it occurs
-    in_order = np.repeat(np.arange(len(shares)), shares)
 
-    @functools.lru_cache(maxsize=32)
-    def draw_window(window: int) -> tuple[np.ndarray, np.ndarray]:
-        """The class at each place of a window, and how many of that class stand before it."""
-        classes = np.random.default_rng([seed, 0, window]).permutation(in_order)
-        earlier = np.empty_like(classes)
-        for chosen, share in enumerate(shares):
-            earlier[classes == chosen] = np.arange(share)
-        return classes, earlier
+def _train_positions(
+    split: Split, batch_size: int, seed: int, sampling: str, host: int, hosts: int
+) -> Callable[[int], np.ndarray]:
+    """Returns what tells the examples `[b]` of a step; several threads may ask."""
+    order = (
+        natural_order(len(split), seed)
+        if sampling == "natural"
+        else mixed_order(split.labels, sampling, seed)
+    )
+    steps = min(max(len(split) // (batch_size * hosts), 1), _STEPS_AT_ONCE)
 
-    # Room for what several threads read at once: about four integers an example.
-    @functools.lru_cache(maxsize=4 * len(members))
-    def draw_pass(chosen: int, number: int) -> np.ndarray:
-        """The examples of a class in the order in which they come for the nth time."""
-        return np.random.default_rng([seed, 1, chosen, number]).permutation(members[chosen])
+    @functools.lru_cache(maxsize=8)
+    def draw(block: int) -> np.ndarray:
+        of_host = np.arange(steps * batch_size) + block * steps * batch_size
+        return order(host + hosts * of_host).reshape(steps, batch_size)
 
-    def example_at(place: int) -> int:
-        window, within = divmod(place, len(in_order))
-        classes, earlier = draw_window(window)
-        chosen = int(classes[within])
-        of_class = window * shares[chosen] + int(earlier[within])
-        number, position = divmod(of_class, len(members[chosen]))
-        return int(draw_pass(chosen, number)[position])
+    def positions_of(step: int) -> np.ndarray:
+        block, within = divmod(step, steps)
+        return draw(block)[within]
 
-    return example_at
+    return positions_of
+
+
+def _eval_part(split: Split, batch_size: int, number: int) -> Batch:
+    """What a batch of an evaluation says of its examples, without images and targets."""
+    start = number * batch_size
+    positions = np.arange(start, min(start + batch_size, len(split)), dtype=np.int32)
+    padding = batch_size - len(positions)
+    padded = np.pad(positions, (0, padding), mode="edge")
+    mask = np.pad(np.ones(len(positions), np.float32), (0, padding))
+    return {
+        "position": padded,
+        "label": split.labels[padded],
+        "mask": mask,
+        "first": mask * ~split.repeated[padded],
+    }
 
 
 def _images(split: Split, positions: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Built records as splits: images, labels under the protocol chosen, and where each came from.
 
-A split that fits in memory is decoded once into one uint8 array; a larger one decodes an image
-whenever it is asked for. Both are indexed in the same way, by position in the split.
+A split that fits in memory is decoded once into one uint8 array, which is kept on disk for the runs
+to come; a larger one decodes an image whenever it is asked for. Both are indexed in the same way,
+by position in the split.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dmfer_jax.data import builds, protocols
+from dmfer_jax.data.decoded import Decoded
 from dmfer_jax.data.images import decode_image
 from dmfer_jax.errors import UserError
 
@@ -103,7 +105,10 @@ def load_split(dataset_dir: Path, name: str, options: ConfigDict, *, train: bool
     """
     given: Any = options  # pyright reads a union of all types from a ConfigDict
     records = open_records(dataset_dir, name)
-    fields, built = read_fields(records), class_labels(records)
+    parts = [records.dataset_info.splits[part] for part in name.split("+")]
+    shards = [Path(path) for part in parts for path in part.filepaths]
+    decoded = Decoded(dataset_dir, name, shards, len(records))
+    fields, built = decoded.fields(lambda: read_fields(records)), class_labels(records)
     classes = built["label"]
     protocol = (train and given.train_protocol) or given.protocol
     keep, labels, targets = _labels(fields, protocol, len(classes))
@@ -118,14 +123,10 @@ def load_split(dataset_dir: Path, name: str, options: ConfigDict, *, train: bool
         dropped = f" without {', '.join(given.drop_classes)}" if given.drop_classes else ""
         raise UserError(f"split '{name}' of {dataset_dir} has no image{of_votes}{dropped}")
 
-    encoded = RecordImages(records, positions, given.image_size, given.channels)
-    size = len(positions) * given.image_size**2 * given.channels  # bytes
-    fits = size <= given.memory_gib * 2**30
-    images: Images = encoded.decode_all(given.workers) if fits else encoded
     rows = fields["row"]
     return Split(
         name=name,
-        images=images,
+        images=_load_images(records, decoded, positions, given),
         labels=labels[positions].astype(np.int32),
         targets=targets[positions].astype(np.float32),
         rows=rows[positions],
@@ -204,6 +205,30 @@ def read_fields(records: Any) -> dict[str, np.ndarray]:
             for key, values in fields.items():
                 values.append(_text(record[key]) if key == "name" else record[key])
     return {key: np.asarray(values) for key, values in fields.items()}
+
+
+def _load_images(records: Any, decoded: Decoded, positions: np.ndarray, options: Any) -> Images:
+    """The images at some positions of the records, in memory if they fit."""
+    size, channels, threads = options.image_size, options.channels, options.workers
+
+    def fits(number: int) -> bool:
+        return number * size**2 * channels <= options.memory_gib * 2**30
+
+    encoded = RecordImages(records, positions, size, channels)
+    if not fits(len(positions)):
+        return encoded
+    # All are kept, not those of the protocol alone, so that they serve every protocol.
+    everything = RecordImages(records, np.arange(len(records)), size, channels)
+    keeps = fits(len(records)) and not options.limit
+    try:
+        images = decoded.images(
+            size, channels, (lambda: everything.decode_all(threads)) if keeps else None
+        )
+    except UserError:  # of an image that is damaged, but may not be asked for
+        images = None
+    if images is None:
+        return encoded.decode_all(threads)
+    return images if len(positions) == len(images) else images[positions]
 
 
 _FIELDS = {"label", "name", "row", "first_row", "votes_new", "votes_label_csv"}
