@@ -1,7 +1,8 @@
 """What a compiled program says of itself: memory, arithmetic, bytes moved, and collectives.
 
 The collectives are read from the text of the optimised program. From these and a chip's datasheet
-follow bounds: no step can be faster than they allow, and a real one is slower.
+follow estimates of the time a step takes at least; that by bytes moved is one only as far as XLA's
+count of them is (see `Program`).
 """
 
 import re
@@ -42,8 +43,8 @@ class Program(NamedTuple):
       bytes_moved: what all operations read and write. XLA counts what stays in the chip's fast
         memory between two operations, too; so it is more than what passes through HBM.
       collectives: kind -> traffic, only kinds there are. One within a loop counts once.
-      longest_chain: collectives of which each needs the result of the one before, at most. No
-        combining can bring their number below it.
+      longest_chain: collectives of which each needs the result of the one before, at most. Combining
+        them otherwise cannot bring their number below it, while the fusions stay as they are.
     """
 
     arguments: int
