@@ -43,8 +43,8 @@ class Program(NamedTuple):
       bytes_moved: what all operations read and write. XLA counts what stays in the chip's fast
         memory between two operations, too; so it is more than what passes through HBM.
       collectives: kind -> traffic, only kinds there are. One within a loop counts once.
-      longest_chain: collectives of which each needs the result of the one before, at most. Combining
-        them otherwise cannot bring their number below it, while the fusions stay as they are.
+      longest_chain: collectives of which each needs the result of the one before, at most. Other
+        combining cannot bring their number below it, while the fusions stay as they are.
     """
 
     arguments: int
