@@ -67,7 +67,7 @@ class Checkpoints:
           valid_accuracy: what the best checkpoint is chosen by; None within an epoch.
         """
         self.wait()
-        step = int(state.step)
+        step = int(jax.device_get(state.step))
         latest = self._checkpointer.latest
         if latest is not None and latest.step == step:
             return
@@ -181,6 +181,7 @@ _MAY_CHANGE = (
     "data.source",
     "data.data_dir",
     "data.memory_gib",
+    "data.device_gib",
     "data.workers",
     "train.log_every",
     "train.checkpoint_every",

@@ -1,11 +1,18 @@
-"""What every entry point does the same way: parse flags, run, and fail in plain words."""
+"""What every entry point does the same way: parse flags, run, and fail in plain words.
+
+What JAX compiles is kept in `~/.cache/dmfer_jax/compiled` (under `XDG_CACHE_HOME`, where that is
+set) for the runs to come. `JAX_COMPILATION_CACHE_DIR=path` keeps it elsewhere, and
+`JAX_ENABLE_COMPILATION_CACHE=false` nowhere. The folder may be removed at any time.
+"""
 
 import io
 import logging as std_logging
+import os
 import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
@@ -38,6 +45,7 @@ def printable(text: str) -> str:
 
 def _guarded(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> None:
     _quiet_libraries()
+    _keep_compiled()
     if argv[1:]:
         _fail(f"'{argv[1]}' is no flag; flags look like --name=value")
     try:
@@ -82,6 +90,27 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", module="PIL")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be in any encoding
+
+
+_KEPT_FROM = 0.3  # seconds of compiling: the steps, and not every small function
+
+
+def _keep_compiled() -> None:
+    """Keeps what JAX compiles, unless the environment says where or whether to."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    settings = {
+        "jax_compilation_cache_dir": str(home / "dmfer_jax" / "compiled"),
+        "jax_persistent_cache_min_compile_time_secs": _KEPT_FROM,
+    }
+    for name, value in settings.items():
+        if name.upper() in os.environ:
+            continue
+        if jax := sys.modules.get("jax"):
+            jax.config.update(name, value)
+        else:
+            os.environ[name.upper()] = str(value)  # read by JAX if it is imported later
+    # An entry that is damaged or cannot be written costs its time once more, and nothing else.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
 
 
 def _fail(message: str) -> None:

@@ -24,6 +24,7 @@ from dmfer_jax.data.lists import NamedList, read_lists
 from dmfer_jax.data.sources import Split
 from dmfer_jax.describe import describe_run
 from dmfer_jax.errors import UserError
+from dmfer_jax.feeding import Feed
 from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.optimizer import make_optimizer, make_schedule
 from dmfer_jax.prepare import ensure_built
@@ -120,15 +121,19 @@ def evaluate(
     model = state.make_model(config, len(splits[0].class_names))
     train_state, epoch = _load(workdir, which, config, model, splits[0].class_names, mesh)
     eval_step = steps.make_eval_step(model, mesh)
-    scored = [*splits, *listed.splits]
-    entry = score_checkpoint(eval_step, train_state, scored, config, mesh, epoch)
+
+    def feed(split: Split) -> Feed:
+        return Feed(split, mesh, config.data.device_gib)
+
+    scored = map(feed, [*splits, *listed.splits])  # one after the other is on the devices
+    entry = score_checkpoint(eval_step, train_state, scored, config, epoch)
     for split in listed.splits:
         entry["splits"][split.name]["list"] = listed.counts[split.name]
     if stress:
         variables, batch_size = train_state.eval_variables(), config.train.eval_batch_size
 
         def score_split(split: Split) -> dict[str, Any]:
-            return score(eval_step, variables, split, batch_size, mesh)
+            return score(eval_step, variables, feed(split), batch_size)
 
         entry["stress"] = {split.name: score_stress(score_split, split) for split in splits}
     report = {**describe_run(config, dataset_dir), "checkpoints": {which: entry}}

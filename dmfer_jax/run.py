@@ -17,6 +17,7 @@ from dmfer_jax.data import pipeline, sources
 from dmfer_jax.data.sources import Split
 from dmfer_jax.describe import describe_run
 from dmfer_jax.errors import UserError
+from dmfer_jax.feeding import Feed
 from dmfer_jax.models import summary
 from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.optimizer import make_optimizer, make_schedule
@@ -34,9 +35,19 @@ class Run(NamedTuple):
     model: Dmfer
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
-    train: Split
-    valid: Split | None  # none where it is trained on
+    train_feed: Feed
+    valid_feed: Feed | None  # none where it is trained on
     epoch_ends: list[int]  # the step at which each epoch is over
+
+    @property
+    def train(self) -> Split:
+        """What is trained on."""
+        return self.train_feed.split
+
+    @property
+    def valid(self) -> Split | None:
+        """What the best epoch is chosen on."""
+        return self.valid_feed.split if self.valid_feed else None
 
     @property
     def total_steps(self) -> int:
@@ -88,8 +99,8 @@ def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
         model=state.make_model(config, len(train_split.class_names)),
         optimizer=make_optimizer(config.optimizer, schedule),
         schedule=schedule,
-        train=train_split,
-        valid=valid_split,
+        train_feed=Feed(train_split, mesh, options.device_gib),
+        valid_feed=Feed(valid_split, mesh, options.device_gib) if valid_split else None,
         epoch_ends=epoch_ends,
     )
 

@@ -6,45 +6,45 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dmfer_jax import metrics, sharding, steps
-from dmfer_jax.data import pipeline
-from dmfer_jax.data.sources import Split
+from dmfer_jax.feeding import Feed
 from dmfer_jax.state import TrainState
 
 
 def score(
-    eval_step: steps.EvalStep, variables: dict[str, Any], split: Split, batch_size: int, mesh: Mesh
+    eval_step: steps.EvalStep, variables: dict[str, Any], feed: Feed, batch_size: int
 ) -> dict[str, Any]:
     """Scores every example of a split once.
 
     Args:
       eval_step: of `steps.make_eval_step`.
       variables: of the network, as `TrainState.eval_variables` gives them.
-      split: what to score.
+      feed: of the split to score.
       batch_size: over all devices together.
-      mesh: of `sharding.make_mesh`.
 
     Returns:
       `metrics.summarize`'s dict, with the key `deduplicated` where the split has images whose
       pixels stand in an earlier row of the source too, and `groups` (of `accuracy_by_group`) where
       it says of what group an image is.
     """
+    split = feed.split
     names = split.class_names
     predicted: list[jax.Array] = []
-    totals = jax.device_put(steps.empty_totals(len(names)), sharding.replicated(mesh))
-    for batch in pipeline.eval_batches(split, batch_size):
-        totals, probabilities = eval_step(variables, sharding.put_batch(batch, mesh), totals)
+    with jax.transfer_guard("allow"):  # of its constants, once
+        totals: Any = jax.device_put(steps.empty_totals(len(names)), sharding.replicated(feed.mesh))
+    for batch in feed.eval_batches(batch_size):
+        totals, probabilities = eval_step(variables, batch, totals)
         if split.groups:
-            predicted.append(probabilities.argmax(-1))
+            predicted.append(probabilities)
+    totals = jax.device_get(totals)
     summary = metrics.summarize(totals["all"], names)
     if split.repeated.any():
         summary["deduplicated"] = metrics.summarize(totals["first"], names)
     if split.groups:
         # The last batch ends in padding.
-        classes = np.concatenate(jax.device_get(predicted))[: len(split)]
+        classes = np.concatenate(jax.device_get(predicted)).argmax(-1)[: len(split)]
         if groups := accuracy_by_group(classes, split.labels, split.groups):
             summary["groups"] = groups
     return summary
@@ -85,9 +85,8 @@ def accuracy_by_group(
 def score_checkpoint(
     eval_step: steps.EvalStep,
     train_state: TrainState,
-    splits: Iterable[Split],
+    feeds: Iterable[Feed],
     config: ConfigDict,
-    mesh: Mesh,
     epoch: float,
 ) -> dict[str, Any]:
     """Scores a checkpoint on splits.
@@ -95,9 +94,8 @@ def score_checkpoint(
     Args:
       eval_step: of `steps.make_eval_step`.
       train_state: of the checkpoint.
-      splits: what to score.
+      feeds: of the splits to score.
       config: of the run.
-      mesh: of `sharding.make_mesh`.
       epoch: epochs trained.
 
     Returns:
@@ -110,8 +108,8 @@ def score_checkpoint(
         "step": int(train_state.step),
         "chosen_on": config.data.valid_split,
         "splits": {
-            split.name: score(eval_step, variables, split, config.train.eval_batch_size, mesh)
-            for split in splits
+            feed.split.name: score(eval_step, variables, feed, config.train.eval_batch_size)
+            for feed in feeds
         },
         "centers": None if centers is None else metrics.center_report(np.asarray(centers)),
     }

@@ -18,25 +18,27 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+import dmfer_jax
 from dmfer_jax import checkpoint, command, sharding, state, steps
 from dmfer_jax import config as configs
-from dmfer_jax.data import pipeline, sources
-from dmfer_jax.data.sources import Split
+from dmfer_jax.data import sources
+from dmfer_jax.feeding import Batch, Feed
 from dmfer_jax.interruption import Interruption
 from dmfer_jax.prepare import ensure_built
-from dmfer_jax.reporting import console, figures, writers
+from dmfer_jax.reporting import console, writers
 from dmfer_jax.reporting import report as reports
 from dmfer_jax.run import Run, print_summary, start_run
 from dmfer_jax.scoring import score, score_checkpoint
 from dmfer_jax.state import TrainState
 
 
-def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def train(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[str, Any]:
     """Trains, or goes on training, and writes the report.
 
     Args:
       config: of `config.get_config`, with changes.
       workdir: gets config.json, checkpoints, metrics.jsonl, tensorboard, report.json and figures.
+      began: when the command was given, by `time.monotonic`; now, unless told.
 
     Returns:
       The report (see `reporting.report`).
@@ -45,6 +47,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       UserError: config, data or workdir cannot be used.
       SystemExit: interrupted; what was done is saved.
     """
+    began = time.monotonic() if began is None else began
     configs.validate(config)
     dataset_dir = ensure_built(config.data.dataset, config.data.source, config.data.data_dir)
     run = start_run(config, workdir, dataset_dir)
@@ -52,10 +55,12 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     eval_step = steps.make_eval_step(run.model, run.mesh)
     with checkpoint.Checkpoints(workdir) as checkpoints:
         train_state, note = restore_or_init(run, checkpoints)
-        train_state, note = train_steps(run, train_state, note, checkpoints, eval_step)
+        train_state, note = train_steps(run, train_state, note, checkpoints, eval_step, began)
         report = make_report(run, train_state, note, checkpoints, eval_step)
     reports.write_report(workdir / "report.json", report)
     rows = writers.read_jsonl(workdir / "metrics.jsonl")
+    from dmfer_jax.reporting import figures  # matplotlib takes most of a second to import
+
     figures.draw_report_figures(workdir / "figures", report, rows)
     reports.print_report(report)
     print(f"Report: {workdir / 'report.json'}   Figures: {workdir / 'figures'}")
@@ -91,41 +96,51 @@ def train_steps(
     note: dict[str, Any],
     checkpoints: checkpoint.Checkpoints,
     eval_step: steps.EvalStep,
+    began: float,
 ) -> tuple[TrainState, dict[str, Any]]:
-    """The loop, in one order: batch, step, evaluate, log, save."""
+    """The loop, in one order: batch, step, evaluate, log, save.
+
+    Nothing crosses between host and devices that is not put or fetched by name: whatever would,
+    is an error rather than a wait in every step.
+    """
     options, start = run.config.train, int(train_state.step)
-    train_step = make_train_step(run)
+    train_step, learning_rates = make_train_step(run), list_learning_rates(run)
     batches, progress = read_batches(run, start), make_progress(run, start)
-    began = time.monotonic() - note["seconds"]
+    started = time.monotonic() - note["seconds"]
+    guard = jax.transfer_guard("disallow")
     waiting: list[dict[str, jax.Array]] = []  # scalars of the steps since the last log line
-    with writers.RunLog(run.workdir, start) as log, progress, Interruption() as interruption:
+    with writers.RunLog(run.workdir, start) as log, progress, Interruption() as interruption, guard:
         for step in range(start + 1, run.total_steps + 1):
             epoch = int(np.searchsorted(run.epoch_ends, step)) + 1
-            batch = sharding.put_batch(next(batches), run.mesh)
             with progress.paused("compiling") if step == start + 1 else nullcontext():
+                with progress.waiting_for_input():
+                    batch = next(batches)
                 train_state, scalars = train_step(train_state, batch)
                 if step == start + 1:
                     jax.block_until_ready(scalars)
+                    progress.print(f"first step after {time.monotonic() - began:.1f} s")
             waiting.append(scalars)
 
             stops = interruption.signal is not None
             ends_epoch = step == run.epoch_ends[epoch - 1]
             saves = stops or ends_epoch or _is_due(step, options.checkpoint_every)
             if saves or _is_due(step, options.log_every):
-                log_training(run, log, progress, step, epoch, waiting)
+                log_training(log, progress, step, epoch, waiting, learning_rates[step - 1])
                 waiting = []
             valid_accuracy = None
-            if ends_epoch and run.valid:
+            if ends_epoch and run.valid_feed:
                 valid_accuracy = log_validation(
-                    run, run.valid, log, progress, step, epoch, train_state, eval_step
+                    run, run.valid_feed, log, progress, step, epoch, train_state, eval_step
                 )
             if saves:
                 note = {
                     "epoch": step / run.total_steps * options.epochs,
-                    "seconds": time.monotonic() - began,
+                    "seconds": time.monotonic() - started,
+                    "input_wait": progress.input_wait,
                     "labels": list(run.train.class_names),
                 }
-                checkpoints.save(train_state, note, valid_accuracy)
+                with jax.transfer_guard("allow"):  # Orbax fetches arrays in its own way
+                    checkpoints.save(train_state, note, valid_accuracy)
             if stops:
                 checkpoints.wait()
                 progress.print(
@@ -144,6 +159,11 @@ def make_train_step(run: Run) -> steps.TrainStep:
     return steps.make_train_step(run.config, run.model, run.optimizer, run.mesh, class_weights)
 
 
+def list_learning_rates(run: Run) -> np.ndarray:
+    """The learning rate of each step, for the log: float32 `[steps]`."""
+    return np.asarray(jax.jit(jax.vmap(run.schedule))(np.arange(run.total_steps)))
+
+
 def make_progress(run: Run, start: int) -> console.Progress:
     """What shows how far the run is."""
     return console.Progress(
@@ -154,32 +174,28 @@ def make_progress(run: Run, start: int) -> console.Progress:
     )
 
 
-def read_batches(run: Run, start: int) -> Iterator[pipeline.Batch]:
-    """This host's part of each batch, from that of step `start` on."""
-    return pipeline.train_batches(
-        run.train,
-        run.config.train.batch_size // jax.process_count(),
+def read_batches(run: Run, start: int) -> Iterator[Batch]:
+    """The batches on the devices, from that of step `start` on."""
+    return run.train_feed.train_batches(
+        run.config.train.batch_size,
         seed=run.config.seed,
         sampling=run.config.data.sampling,
         start_step=start,
-        host=jax.process_index(),
-        hosts=jax.process_count(),
         workers=run.config.data.workers,
     )
 
 
 def log_training(
-    run: Run,
     log: writers.RunLog,
     progress: console.Progress,
     step: int,
     epoch: int,
     waiting: list[dict[str, jax.Array]],
+    learning_rate: float,
 ) -> None:
     """Logs the means over some steps; the loop's one wait for the device."""
     rows = jax.device_get(waiting)
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    learning_rate: Any = run.schedule(step - 1)
     progress.update(step, epoch, loss=means["loss"], accuracy=means["accuracy"])
     log.write(
         step,
@@ -187,13 +203,14 @@ def log_training(
         epoch=epoch,
         learning_rate=float(learning_rate),
         images_per_second=progress.images_per_second,
+        input_wait=progress.input_wait,
         **means,
     )
 
 
 def log_validation(
     run: Run,
-    split: Split,
+    feed: Feed,
     log: writers.RunLog,
     progress: console.Progress,
     step: int,
@@ -203,18 +220,13 @@ def log_validation(
 ) -> float:
     """Scores the validation split, logs it, and returns the accuracy."""
     with progress.paused("evaluating"):
-        valid = score(
-            eval_step,
-            train_state.eval_variables(),
-            split,
-            run.config.train.eval_batch_size,
-            run.mesh,
-        )
+        batch_size = run.config.train.eval_batch_size
+        valid = score(eval_step, train_state.eval_variables(), feed, batch_size)
     headlines = {name: valid[name] for name in reports.HEADLINES}
-    log.write(step, kind="eval", epoch=epoch, split=split.name, **headlines)
+    log.write(step, kind="eval", epoch=epoch, split=feed.split.name, **headlines)
     progress.end_epoch(
         epoch,
-        f"{split.name} accuracy {console.percent(valid['accuracy'])}, "
+        f"{feed.split.name} accuracy {console.percent(valid['accuracy'])}, "
         f"loss {console.number(valid['loss'])}",
     )
     return valid["accuracy"]
@@ -231,9 +243,13 @@ def make_report(
     options = run.config.data
     built = sources.split_names(run.dataset_dir)
     missing = [name for name in options.test_splits if name not in built]
-    splits = [run.valid] if run.valid else []
-    splits += [
-        sources.load_split(run.dataset_dir, name, options, train=False)
+    feeds = [run.valid_feed] if run.valid_feed else []
+    feeds += [
+        Feed(
+            sources.load_split(run.dataset_dir, name, options, train=False),
+            run.mesh,
+            options.device_gib,
+        )
         for name in options.test_splits
         if name in built
     ]
@@ -241,10 +257,10 @@ def make_report(
         print(f"not scored, since the source has no such rows: {', '.join(missing)}")
 
     def entry(scored: TrainState, epoch: float) -> dict[str, Any]:
-        return score_checkpoint(eval_step, scored, splits, run.config, run.mesh, epoch)
+        return score_checkpoint(eval_step, scored, feeds, run.config, epoch)
 
     scored = {"last": entry(train_state, note["epoch"])}
-    best_step = checkpoints.step("best") if run.valid else None
+    best_step = checkpoints.step("best") if run.valid_feed else None
     if best_step == scored["last"]["step"]:
         scored["best"] = scored["last"]
     elif best_step is not None:
@@ -260,6 +276,7 @@ def make_report(
             "examples": len(run.train),
             "seconds": note["seconds"],
             "images_per_second": run.total_steps * run.config.train.batch_size / note["seconds"],
+            "input_wait_share": note.get("input_wait"),
         },
         "checkpoints": scored,
     }
@@ -275,7 +292,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     options = flags.FLAGS
     name = Path(config_flags.get_config_filename(options["config"])).stem
-    train(options.config, Path(options.workdir or f"runs/{name}"))
+    train(options.config, Path(options.workdir or f"runs/{name}"), dmfer_jax.IMPORTED_AT)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 
 from dmfer_jax import metrics, scoring, sharding
 from dmfer_jax.data.sources import Split
+from dmfer_jax.feeding import Feed
 from dmfer_jax.labels import EXPRESSION_NAMES
 
 
@@ -48,7 +49,9 @@ def predict_pixel(_: Any, batch: dict[str, jax.Array], totals: Any) -> Any:
     return {name: totals[name].merge(added[name]) for name in totals}, probabilities
 
 
-def score_pixels(pixels: list[int], labels: list[int], groups: dict[str, list[str]]) -> dict:
+def score_pixels(
+    pixels: list[int], labels: list[int], groups: dict[str, list[str]], device_gib: float = 1
+) -> dict:
     split = Split(
         name="test",
         images=np.array(pixels, np.uint8)[:, None, None, None],
@@ -60,13 +63,14 @@ def score_pixels(pixels: list[int], labels: list[int], groups: dict[str, list[st
         groups={key: np.array(values) for key, values in groups.items()},
         class_names=EXPRESSION_NAMES,
     )
-    return scoring.score(predict_pixel, {}, split, 4, sharding.make_mesh())
+    return scoring.score(predict_pixel, {}, Feed(split, sharding.make_mesh(), device_gib), 4)
 
 
-def test_scores_by_group_add_up_to_the_score_of_the_split_without_its_padding():
+@pytest.mark.parametrize("device_gib", [1, 0])
+def test_scores_by_group_add_up_to_the_score_of_the_split_without_its_padding(device_gib):
     group = ["a", "b", "a", "b", "a", "a"]
     # The last batch of 4 holds two images and twice the last of them, which is right.
-    found = score_pixels([1, 2, 3, 4, 5, 6], [1, 0, 3, 4, 0, 6], {"group": group})
+    found = score_pixels([1, 2, 3, 4, 5, 6], [1, 0, 3, 4, 0, 6], {"group": group}, device_gib)
     assert found["accuracy"] == pytest.approx(4 / 6)
     assert found["groups"]["group"]["a"]["examples"] == 4
     assert found["groups"]["group"]["a"]["accuracy"] == 3 / 4

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmfer_jax import checkpoint, evaluate, sharding, state, train
-from dmfer_jax.data import pipeline, sources
+from dmfer_jax import checkpoint, evaluate, feeding, sharding, state, steps, train
+from dmfer_jax.data import sources
 from dmfer_jax.errors import UserError
 from dmfer_jax.optimizer import make_optimizer
 from dmfer_jax.reporting import figures
@@ -42,16 +42,16 @@ def without_figures(monkeypatch):
 
 def send_signal_before_step(monkeypatch, step: int, number: signal.Signals):
     """Makes the process get a signal while it fetches the batch of a step."""
-    honest = pipeline.train_batches
+    honest = feeding.Feed.train_batches
 
-    def interrupted(*args, start_step=0, **kwargs):
-        batches = honest(*args, start_step=start_step, **kwargs)
+    def interrupted(self, *args, start_step, **kwargs):
+        batches = honest(self, *args, start_step=start_step, **kwargs)
         for count, batch in enumerate(batches, start=start_step + 1):
             if count == step:
                 os.kill(os.getpid(), number)
             yield batch
 
-    monkeypatch.setattr(pipeline, "train_batches", interrupted)
+    monkeypatch.setattr(feeding.Feed, "train_batches", interrupted)
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -202,3 +202,43 @@ def test_evaluating_a_split_that_is_not_there_names_those_that_are(finished):
     workdir, _ = finished
     with pytest.raises(UserError, match=r"no split 'tset'; it has .*test_pose"):
         evaluate.evaluate(workdir, "last", ["tset"])
+
+
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize("device_gib", [1.0, 0.0])  # gathered on the devices, or put there
+def test_functions_are_traced_once_and_the_state_before_is_given_up(
+    tiny_config, finished, tmp_path, monkeypatch, device_gib
+):
+    tiny_config.data.device_gib = device_gib
+    tiny_config.data.test_splits = ("test",)
+    made: dict[str, list] = {}
+
+    def keep(module, name):
+        honest = getattr(module, name)
+
+        def keeping(*args):
+            made.setdefault(name, []).append(honest(*args))
+            return made[name][-1]
+
+        monkeypatch.setattr(module, name, keeping)
+
+    keep(steps, "make_train_step")
+    keep(steps, "make_eval_step")
+    keep(train, "start_run")
+    keep(train, "restore_or_init")
+    report = train.train(tiny_config, tmp_path)
+    # 16 faces in batches of 12: the last one of each evaluation is padded.
+    (run,) = made["start_run"]
+    compiled = made["make_train_step"] + made["make_eval_step"]
+    if device_gib:
+        compiled += [run.train_feed.gather, run.valid_feed.gather]
+    assert [function._cache_size() for function in compiled] == [1] * len(compiled)
+    ((before, _),) = made["restore_or_init"]
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
+    # Batches and results are the same, wherever the images lie.
+    expected = finished[1]["checkpoints"]["last"]["splits"]
+    found = report["checkpoints"]["last"]["splits"]
+    assert found == {name: expected[name] for name in ("valid", "test")}
+    assert 0 <= report["train"]["input_wait_share"] < 1
+    logged = [row for row in read_jsonl(tmp_path / "metrics.jsonl") if row["kind"] == "train"]
+    assert all("input_wait" in row for row in logged)

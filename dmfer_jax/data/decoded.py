@@ -62,9 +62,8 @@ class Decoded:
         path = self._path(kind, DECODER_VERSION, "npy")
         if path is None:
             return decode() if decode else None
-        with contextlib.suppress(FileNotFoundError):
-            if (found := _whole(path, lambda: _map_images(path, shape))) is not None:
-                return found
+        if (found := _whole(path, lambda: _map_images(path, shape))) is not None:
+            return found
         if decode is None:
             return None
         images = decode()
@@ -81,10 +80,9 @@ class Decoded:
         path = self._path(f"{self._split}-fields", _FIELDS_VERSION, "npz")
         if path is None:
             return read()
-        with contextlib.suppress(FileNotFoundError):
-            if (found := _whole(path, lambda: _load_fields(path, self._number))) is not None:
-                return found
-        fields = read()
+        if (found := _whole(path, lambda: _load_fields(path, self._number))) is not None:
+            return found
+        fields: dict[str, Any] = read()
         self._keep(path, f"{self._split}-fields", lambda file: np.savez(file, **fields))
         return fields
 
@@ -133,12 +131,12 @@ def _digest_of_records(shards: Sequence[Path]) -> str | None:
 
 
 def _whole(path: Path, read: Callable[[], Any]) -> Any:
-    """Reads a file; None if it is damaged, which is said."""
+    """Reads a file; None if it is not there, or damaged, which is said."""
     try:
         return read()
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         _say(f"{path} is damaged ({error}) and is made again")
         return None
 

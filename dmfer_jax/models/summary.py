@@ -48,20 +48,20 @@ def summarize(model: Dmfer, image_size: int, channels: int) -> Summary:
     """
     image = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
 
-    def run(image: jax.Array) -> Any:
-        variables = model.init(jax.random.key(0), image)
-        _, captured = model.apply(variables, image, capture_intermediates=True, mutable=True)
-        return variables["params"], captured["intermediates"]
+    def apply(variables: Any, image: jax.Array) -> Any:
+        return model.apply(variables, image, capture_intermediates=True, mutable=True)
 
-    params, intermediates = jax.eval_shape(run, image)
+    # Each is traced once: of a deep network that takes a second of the time before the first step.
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    lowered = jax.jit(apply).lower(variables, image)
+    params, intermediates = variables["params"], lowered.out_info[1]["intermediates"]
     parts = []
     for name in sorted(params, key=_FORWARD_ORDER.index):
         outputs = jax.tree.leaves(intermediates.get(name, {}).get("__call__", ()))
         shape = " x ".join(str(d) for d in outputs[-1].shape[1:]) if outputs else ""
         parts.append(Part(name, shape, _count(params[name])))
 
-    variables = jax.eval_shape(model.init, jax.random.key(0), image)
-    cost = jax.jit(model.apply).lower(variables, image).cost_analysis()
+    cost = lowered.cost_analysis()
     return Summary(parts, _count(params), float((cost or {}).get("flops", math.nan)))
 
 

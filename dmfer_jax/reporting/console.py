@@ -54,6 +54,7 @@ class Progress:
         self._counted_steps = 0
         self._started = self._last_line = clock()
         self._idle_seconds = 0.0
+        self._waited_seconds = 0.0
         self._paused_since: float | None = None
         self._bar: progress.Progress | None = None
         self._task = progress.TaskID(0)
@@ -92,12 +93,14 @@ class Progress:
     @property
     def images_per_second(self) -> float | None:
         """The mean over this process's counted steps; None before the first one."""
-        seconds = self._clock() - self._started - self._idle_seconds
-        if self._paused_since is not None:
-            seconds -= self._clock() - self._paused_since
-        if not self._counted_steps or seconds <= 0:
-            return None
-        return self._counted_steps * self._batch_size / seconds
+        seconds = self._counted_seconds()
+        return self._counted_steps * self._batch_size / seconds if seconds else None
+
+    @property
+    def input_wait(self) -> float | None:
+        """The share of its counted time that this process spent in `waiting_for_input`, 0 to 1."""
+        seconds = self._counted_seconds()
+        return self._waited_seconds / seconds if seconds else None
 
     @property
     def remaining_seconds(self) -> float | None:
@@ -105,6 +108,14 @@ class Progress:
         speed = self.images_per_second
         left = (self._total_steps - self._step) * self._batch_size
         return left / speed if speed else None
+
+    @contextlib.contextmanager
+    def waiting_for_input(self) -> Iterator[None]:
+        """Counts the time inside as time in which nothing could be computed for want of input."""
+        since = self._clock()
+        yield
+        if self._paused_since is None:
+            self._waited_seconds += self._clock() - since
 
     @contextlib.contextmanager
     def paused(self, reason: str = "") -> Iterator[None]:
@@ -165,18 +176,33 @@ class Progress:
         self.print(": ".join([head, ", ".join(parts)]) if parts else head)
         self._last_line = self._clock()
 
+    def _counted_seconds(self) -> float | None:
+        """Seconds of the counted steps; None before the first one."""
+        seconds = self._clock() - self._started - self._idle_seconds
+        if self._paused_since is not None:
+            seconds -= self._clock() - self._paused_since
+        return seconds if self._counted_steps and seconds > 0 else None
+
     def _numbers(self, loss: float | None, accuracy: float | None, short: bool) -> list[str]:
         """Formats what is known; short enough to stand beside a bar in 80 columns, or in words."""
         remaining = "-" if self.remaining_seconds is None else duration(self.remaining_seconds)
+        waits = self.input_wait or 0.0
+        shows_wait = waits > _MUCH_WAITING
         if short:
             shown = [f"loss {number(loss)}", f"acc {percent(accuracy, 1)}"]
-            return [*shown, f"{number(self.images_per_second, 0)} img/s", f"ETA {remaining}"]
-        return [
+            shown += [f"{number(self.images_per_second, 0)} img/s", f"ETA {remaining}"]
+            return [*shown, f"input wait {percent(waits, 0)}"] if shows_wait else shown
+        shown = [
             f"loss {number(loss)}",
             f"accuracy {percent(accuracy)}",
             f"{number(self.images_per_second, 0)} images/s",
             f"{remaining} left",
         ]
+        return [*shown, f"waits for input {percent(waits, 0)}"] if shows_wait else shown
+
+
+_MUCH_WAITING = 0.02
+"""A share of time waited for input that is worth a word; a faster disk or more workers help."""
 
 
 def number(value: float | None, digits: int = 3) -> str:

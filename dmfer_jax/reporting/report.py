@@ -11,7 +11,8 @@ A report is a plain dict:
     config        the configuration, as a dict
     environment   `environment()`
     not_scored    of a run: test splits that the build does not have
-    train         epochs, steps, examples, seconds, images_per_second; absent for an evaluation
+    train         epochs, steps, examples, seconds, images_per_second, and input_wait_share, the
+                  share of its time that the loop waited for input; absent for an evaluation
     checkpoints   {"last": ..., "best": ...}, or the one that was evaluated. Each has epoch, step,
                   splits {split: summary}, centers (`metrics.center_report`, or None), and
                   "best" may say in `chosen_on` which split chose it ("valid" unless it says so);
@@ -37,7 +38,7 @@ from rich.console import Console
 
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import plain_json
-from dmfer_jax.reporting.console import duration, hundredths, number, print_table
+from dmfer_jax.reporting.console import duration, hundredths, number, percent, print_table
 from dmfer_jax.reporting.subset_tables import LIST_COUNTS, print_groups, print_lists
 
 HEADLINES = ("accuracy", "mean_class_accuracy", "macro_f1", "ece", "loss")
@@ -230,8 +231,13 @@ def _heading(report: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"trained {train['epochs']} epochs ({train['steps']:,} steps) in "
             f"{duration(train['seconds'])} at {number(train['images_per_second'], 0)} images/s"
+            f"{_input_wait(train.get('input_wait_share'))}"
         )
     return lines
+
+
+def _input_wait(share: float | None) -> str:
+    return "" if share is None else f", waiting for input {percent(share, 1)} of the time"
 
 
 _IN_WORDS = {

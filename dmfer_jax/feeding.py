@@ -1,0 +1,113 @@
+"""Batches on the devices: gathered there where a split fits, else put there ahead of their use."""
+
+import collections
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from dmfer_jax.data import pipeline
+from dmfer_jax.data.sources import Split
+from dmfer_jax.sharding import batched, put_batch, replicated
+
+Batch = dict[str, jax.Array]
+
+
+class Feed:
+    """A split as batches on the devices of a mesh.
+
+    Where its images fit they are put on every device once, and a batch is gathered there by a
+    compiled function: only its examples' numbers cross from the host. Where they do not fit,
+    batches are read by `data.pipeline` and put on the devices while earlier steps compute.
+
+    Attributes:
+      split: the examples.
+      mesh: the devices.
+      resident: whether the images are on the devices.
+    """
+
+    def __init__(self, split: Split, mesh: Mesh, device_gib: float):
+        """Puts the split on the devices if it fits.
+
+        Args:
+          split: the examples.
+          mesh: of `sharding.make_mesh`.
+          device_gib: how much of each device's memory its images may take, in GiB.
+        """
+        self.split, self.mesh = split, mesh
+        images: Any = split.images
+        in_memory = isinstance(images, np.ndarray)
+        self.resident = in_memory and images.nbytes <= device_gib * 2**30
+        if self.resident:
+            # On the CPU this is no copy: JAX takes an aligned array as it is.
+            whole = {"image": images, "target": split.targets}
+            self._whole = jax.make_array_from_process_local_data(replicated(mesh), whole)
+
+            def gather(whole: Batch, positions: jax.Array) -> Batch:
+                return {
+                    name: values.at[positions].get(mode="promise_in_bounds")
+                    for name, values in whole.items()
+                }
+
+            self.gather = jax.jit(
+                gather, in_shardings=(replicated(mesh), batched(mesh)), out_shardings=batched(mesh)
+            )
+
+    def train_batches(
+        self, batch_size: int, *, seed: int, sampling: str, start_step: int, workers: int
+    ) -> Iterator[Batch]:
+        """Yields batches without end, those of `pipeline.train_batches`.
+
+        Args:
+          batch_size: over all devices and hosts together.
+          seed: of the order.
+          sampling: how often each class comes.
+          start_step: how many batches have been consumed before.
+          workers: threads that read a split which is not on the devices.
+
+        Yields:
+          `image` uint8 `[b, h, w, c]`, `target` float32 `[b, K]`.
+        """
+        options: Any = {
+            "seed": seed,
+            "sampling": sampling,
+            "start_step": start_step,
+            "host": jax.process_index(),
+            "hosts": jax.process_count(),
+        }
+        of_host = batch_size // jax.process_count()
+        if not self.resident:
+            batches = pipeline.train_batches(self.split, of_host, workers=workers, **options)
+            return _put_ahead(batches, self.mesh)
+        numbers = pipeline.train_positions(self.split, of_host, **options)
+        return (self._gathered({"position": positions}) for positions in numbers)
+
+    def eval_batches(self, batch_size: int) -> Iterator[Batch]:
+        """Yields every example once, the batches of `pipeline.eval_batches`.
+
+        Args:
+          batch_size: over all devices together.
+        """
+        if not self.resident:
+            return _put_ahead(pipeline.eval_batches(self.split, batch_size), self.mesh)
+        return map(self._gathered, pipeline.eval_positions(self.split, batch_size))
+
+    def _gathered(self, part: pipeline.Batch) -> Batch:
+        on_devices = put_batch(part, self.mesh)
+        positions = on_devices.pop("position")
+        return {**self.gather(self._whole, positions), **on_devices}
+
+
+_AHEAD = 2
+"""Batches that are on their way to the devices while a step computes."""
+
+
+def _put_ahead(batches: Iterable[pipeline.Batch], mesh: Mesh) -> Iterator[Batch]:
+    waiting: collections.deque[Batch] = collections.deque()
+    for batch in batches:
+        waiting.append(put_batch(batch, mesh))
+        if len(waiting) == _AHEAD:
+            yield waiting.popleft()
+    yield from waiting
