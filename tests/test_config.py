@@ -41,6 +41,7 @@ WRONG = {
     "data.channels": [2, 4],
     "data.limit": [-1],
     "data.memory_gib": [-0.5, float("nan")],
+    "data.device_gib": [-0.5, float("nan")],
     "data.workers": [0],
     "augment.flip": [-0.1, 1.1, float("nan")],
     "augment.rotation": [-1.0, 181.0],
