@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from dmfer_jax.models.convolution import convolve
+
 
 class ChannelSelfAttention(nn.Module):
     """Channel-wise self-attention with a residual: `[n, h, w, c] -> [n, h, w, c]`.
@@ -33,10 +35,17 @@ class ChannelSelfAttention(nn.Module):
         if c % self.heads:
             raise ValueError(f"{c} channels cannot be divided among {self.heads} heads")
 
-        layer = partial(nn.Conv, c, use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
+        layer = partial(
+            nn.Conv,
+            c,
+            use_bias=False,
+            conv_general_dilated=convolve,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )
 
         def project(name: str) -> Array:  # -> [n, heads, c/heads, h*w]
-            y = layer(kernel_size=(1, 1), name=name)(x)
+            y = layer(kernel_size=(1, 1), padding=0, name=name)(x)
             if self.depthwise:
                 y = layer(
                     kernel_size=(3, 3), padding=1, feature_group_count=c, name=f"{name}_depthwise"

@@ -45,6 +45,7 @@ class Dmfer(nn.Module):
         a deep channel, the one that answers more strongly).
       dropout: rate, on the embedding before the linear layer.
       learned_centers: makes the class centers a parameter instead of training state.
+      folded: see `ResNet`; such a network cannot be trained. `folding.fold_batch_norm` makes it.
       dtype, param_dtype: see `ResNet`.
     """
 
@@ -62,6 +63,7 @@ class Dmfer(nn.Module):
     compress: str = "conv"
     dropout: float = 0.0
     learned_centers: bool = False
+    folded: bool = False
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -72,18 +74,24 @@ class Dmfer(nn.Module):
         Args:
           images: as `data.augment.normalize` gives them.
           train: BatchNorm on the batch's own statistics, dropout on (needs a "dropout" rng).
+
+        Raises:
+          ValueError: a folded network is to be trained.
         """
+        if train and self.folded:
+            raise ValueError("a folded network has no BatchNorm left to train; train the original")
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        layers = {"folded": self.folded, **types}
         stages = ResNet(
             **BACKBONES[self.backbone],
             stem=self.stem,
             stem_stride=self.stem_stride,
             width=self.width,
             name="backbone",
-            **types,
+            **layers,
         )(images, train)
         x = TwoScaleFeatures(
-            self.embedding, self.scales, self.shallow_stage, name="two_scale", **types
+            self.embedding, self.scales, self.shallow_stage, name="two_scale", **layers
         )(stages, train)  # [n, t, t, C or 2C]
         if self.attention == "channel":
             x = ChannelSelfAttention(self.heads, self.depthwise, name="attention", **types)(x)
@@ -91,7 +99,7 @@ class Dmfer(nn.Module):
             x = SqueezeExcite(name="attention", **types)(x)
         if self.compress == "conv":
             # No ReLU: an embedding without negative values could never be far from another class.
-            x = ConvNorm(self.embedding, 1, relu=False, name="compress", **types)(x, train)
+            x = ConvNorm(self.embedding, 1, relu=False, name="compress", **layers)(x, train)
         else:
             x = keep_top_channels(x, self.embedding)
         embedding = x.mean(axis=(1, 2)).astype(jnp.float32)  # [n, C]

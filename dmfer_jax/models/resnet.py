@@ -11,37 +11,49 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from dmfer_jax.models.convolution import convolve
+from dmfer_jax.models.pooling import max_pool
+
 BatchNorm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
 
 
-def conv(features: int, size: int, stride: int = 1, **kwargs: Any) -> nn.Conv:
-    """A `size` x `size` convolution without bias, padded as PyTorch's networks pad."""
+def conv(
+    features: int, size: int, stride: int = 1, *, use_bias: bool = False, **kwargs: Any
+) -> nn.Conv:
+    """A `size` x `size` convolution, padded as PyTorch's networks pad."""
     return nn.Conv(
         features,
         (size, size),
         (stride, stride),
         padding=size // 2,
-        use_bias=False,
+        use_bias=use_bias,
+        conv_general_dilated=convolve,
         kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
         **kwargs,
     )
 
 
 class ConvNorm(nn.Module):
-    """Convolution, BatchNorm and, unless told otherwise, ReLU: `[n, h, w, _] -> [n, h', w', c]`."""
+    """Convolution, BatchNorm and, unless told otherwise, ReLU: `[n, h, w, _] -> [n, h', w', c]`.
+
+    Where `folded` the convolution has a bias and does BatchNorm's work, too (see `folding`).
+    """
 
     features: int
     size: int = 3
     stride: int = 1
     relu: bool = True
+    folded: bool = False
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:  # noqa: D102 (the class says it)
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        x = conv(self.features, self.size, self.stride, name="conv", **types)(x)
-        x = BatchNorm(use_running_average=not train, name="norm", **types)(x)
+        options = {"use_bias": self.folded, "name": "conv", **types}
+        x = conv(self.features, self.size, self.stride, **options)(x)
+        if not self.folded:
+            x = BatchNorm(use_running_average=not train, name="norm", **types)(x)
         return nn.relu(x) if self.relu else x
 
 
@@ -54,12 +66,14 @@ class Block(nn.Module):
     features: int
     stride: int = 1
     bottleneck: bool = False
+    folded: bool = False
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:  # noqa: D102
-        layer = partial(ConvNorm, dtype=self.dtype, param_dtype=self.param_dtype)
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        layer = partial(ConvNorm, folded=self.folded, **types)
         if self.bottleneck:
             width = 4 * self.features
             y = layer(self.features, 1, name="conv1")(x, train)
@@ -84,6 +98,7 @@ class ResNet(nn.Module):
         "small" is one 3x3 convolution with `stem_stride`, for 48 and 64 pixels.
       stem_stride: 1 or 2, read by the small stem only.
       width: multiplies every channel count (64 in stage 1), rounded to a multiple of 8.
+      folded: no BatchNorm; every convolution has a bias instead.
       dtype: the type computed in; float32 or bfloat16.
       param_dtype: the type parameters are kept in.
     """
@@ -93,6 +108,7 @@ class ResNet(nn.Module):
     stem: str = "imagenet"
     stem_stride: int = 1
     width: float = 1.0
+    folded: bool = False
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -104,12 +120,15 @@ class ResNet(nn.Module):
           x: images `[n, h, w, 1 or 3]`, normalised.
           train: whether BatchNorm uses (and gathers) the batch's own statistics.
         """
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        types = {
+            "folded": self.folded,
+            "dtype": self.dtype,
+            "param_dtype": self.param_dtype,
+        }
         base = max(8, round(64 * self.width / 8) * 8)
         if self.stem == "imagenet":
             x = ConvNorm(base, 7, 2, name="stem", **types)(x, train)  # [n, h/2, w/2, 64]
-            padding: Any = ((1, 1), (1, 1))  # Any: Flax's annotation knows strings only
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=padding)  # [n, h/4, w/4, 64]
+            x = max_pool(x)  # [n, h/4, w/4, 64]
         else:
             x = ConvNorm(base, 3, self.stem_stride, name="stem", **types)(x, train)
         stages = []

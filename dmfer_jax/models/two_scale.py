@@ -20,11 +20,13 @@ class TwoScaleFeatures(nn.Module):
       channels: C, the channels of each scale.
       scales: "deep", "shallow" or "both".
       shallow_stage: the stage read as shallow: 1, 2 or 3.
+      folded: see `ResNet`.
     """
 
     channels: int = 512
     scales: str = "both"
     shallow_stage: int = 2
+    folded: bool = False
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -36,7 +38,8 @@ class TwoScaleFeatures(nn.Module):
           stages: the backbone's outputs, `[n, t_i, t_i, c_i]`, each half as large as the last.
           train: as in `ResNet`.
         """
-        layer = partial(ConvNorm, dtype=self.dtype, param_dtype=self.param_dtype)
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        layer = partial(ConvNorm, folded=self.folded, **types)
         features = []
         if self.scales in ("shallow", "both"):
             y = stages[self.shallow_stage - 1]

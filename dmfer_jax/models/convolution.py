@@ -1,0 +1,218 @@
+"""2-D convolutions in the formulation that is fastest for their shape, where XLA's own is not.
+
+XLA's convolutions are good on accelerators. On CPUs its kernel gradients run at a quarter of the
+rate of a matrix product, and convolutions of small maps at half of it, so those are written as
+matrix products here. The function, its weights and its gradients stay the same, to float32's
+rounding; what each formulation gave is in `benchmarks/README.md`.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+_SMALL_MAP = 7 * 7
+"""Positions of a map up to which one product of patches beats XLA's convolution."""
+
+_CHUNK_BYTES = 4 * 2**20
+"""What a kernel gradient copies at a time: as much as stays in the cache until it is multiplied."""
+
+
+def convolve(
+    x: Array,
+    kernel: Array,
+    window_strides: Sequence[int],
+    padding: Any,
+    *,
+    feature_group_count: int = 1,
+    **others: Any,
+) -> Array:
+    """`lax.conv_general_dilated` of images, called as Flax's `Conv` calls it.
+
+    Args:
+      x: `[n, h, w, c]`.
+      kernel: `[k, k, c / groups, o]`.
+      window_strides: of rows and of columns.
+      padding: ((top, bottom), (left, right)).
+      feature_group_count: groups; 1 unless depthwise.
+      **others: of `lax.conv_general_dilated`.
+
+    Returns:
+      `[n, h', w', o]`.
+    """
+    direct = partial(
+        lax.conv_general_dilated,
+        window_strides=window_strides,
+        padding=padding,
+        feature_group_count=feature_group_count,
+        **others,
+    )
+    (rows, columns, *_), stride = kernel.shape, window_strides[0]
+    centered = [tuple(pair) for pair in padding] == [(rows // 2, rows // 2)] * 2
+    square = rows == columns and rows % 2 == 1 and stride == window_strides[1]
+    if not (square and centered) or feature_group_count > 1:
+        return direct(x, kernel)
+    few_channels = stride == 2 and x.shape[3] <= 4
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=partial(_convolve, stride),
+        default=_space_to_depth if few_channels else direct,
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _convolve(stride: int, x: Array, kernel: Array) -> Array:
+    """A convolution of an odd kernel, padded by half of it, on a CPU."""
+    size, _, c, o = kernel.shape
+    n, h, w, _ = x.shape
+    height, width = (h - 1) // stride + 1, (w - 1) // stride + 1
+    if size > 1 and height * width > _SMALL_MAP:
+        return _direct(stride, x, kernel)
+    patches = jnp.concatenate(_taps(x, size, stride), axis=-1).reshape(-1, size * size * c)
+    return (patches @ kernel.reshape(-1, o)).reshape(n, height, width, o)
+
+
+def _forward(stride: int, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _convolve(stride, x, kernel), (x, kernel)
+
+
+def _backward(stride: int, residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    x, kernel = residuals
+    return _input_gradient(stride, x, kernel, dy), _kernel_gradient(stride, x, kernel, dy)
+
+
+_convolve.defvjp(_forward, _backward)
+
+
+def _input_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
+    """The gradient of x, of the shape of x."""
+    size, _, c, o = kernel.shape
+    _, h, w, _ = x.shape
+    if size > 1 and (stride > 1 or h * w > _SMALL_MAP):
+        return jax.vjp(lambda x: _direct(stride, x, kernel), x)[1](dy)[0]
+    # One product for all taps, on the kernel as it lies; then each tap's share goes to its place.
+    shares = lax.dot_general(dy, kernel.reshape(-1, o), (((3,), (1,)), ((), ())))
+    shares = shares.reshape(*dy.shape[:3], size, size, c)
+    total = jnp.zeros_like(x)
+    for row in range(size):
+        for column in range(size):
+            share = shares[:, :, :, row, column]
+            places = [
+                (at, extent - (length - 1) * stride - 1 - at, stride - 1)
+                for at, extent, length in (
+                    (row - size // 2, h, dy.shape[1]),
+                    (column - size // 2, w, dy.shape[2]),
+                )
+            ]
+            total += lax.pad(share, jnp.zeros((), share.dtype), ((0, 0, 0), *places, (0, 0, 0)))
+    return total
+
+
+def _kernel_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
+    """The gradient of the kernel, of its shape."""
+    size, _, c, o = kernel.shape
+    n, height, width, _ = dy.shape
+    if size == 1:
+        return _product(x[:, ::stride, ::stride], dy).reshape(kernel.shape)
+    if c < size:
+        part, copied = _gradient_by_planes, size * size * c
+    elif stride == 1:
+        part, copied = _gradient_by_shifts, size * (c + o)
+    else:
+        part, copied = _gradient_by_taps, size * size * c
+    chunk = max(_CHUNK_BYTES // (height * width * copied * x.dtype.itemsize), 1)
+    chunk = max(size for size in range(1, min(chunk, n) + 1) if n % size == 0)
+
+    def add(total: Array, images: tuple[Array, Array]) -> tuple[Array, None]:
+        return total + part(size, stride, *images), None
+
+    in_chunks = [a.reshape(n // chunk, chunk, *a.shape[1:]) for a in (x, dy)]
+    return lax.scan(add, jnp.zeros_like(kernel), tuple(in_chunks))[0]
+
+
+def _gradient_by_shifts(size: int, stride: int, x: Array, dy: Array) -> Array:
+    """Of stride 1: x shifted by rows and dy by columns; each pair of the two is one tap.
+
+    So 2k copies serve the k^2 taps, and one large product is all there is to multiply.
+    """
+    del stride
+    half = size // 2
+    (_, height, width, o), c = dy.shape, x.shape[3]
+    tall = jnp.pad(x, ((0, 0), (half, half), (0, 0), (0, 0)))
+    wide = jnp.pad(dy, ((0, 0), (0, 0), (half, half), (0, 0)))
+    by_row = [tall[:, row : row + height] for row in range(size)]
+    by_column = [wide[:, :, size - 1 - column :][:, :, :width] for column in range(size)]
+    pairs = _product(jnp.concatenate(by_row, -1), jnp.concatenate(by_column, -1))
+    return pairs.reshape(size, c, size, o).transpose(0, 2, 1, 3)
+
+
+def _gradient_by_taps(size: int, stride: int, x: Array, dy: Array) -> Array:
+    """A product for each tap of the kernel."""
+    products = [_product(tap, dy) for tap in _taps(x, size, stride)]
+    return jnp.stack(products).reshape(size, size, x.shape[3], dy.shape[3])
+
+
+def _gradient_by_planes(size: int, stride: int, x: Array, dy: Array) -> Array:
+    """Of images of few channels: whole planes are copied, where pixels would be too short."""
+    c, o = x.shape[3], dy.shape[3]
+    taps = jnp.stack(_taps(x, size, stride))  # [k * k, n, h', w', c]
+    return (jnp.moveaxis(taps, 4, 1).reshape(size * size * c, -1) @ dy.reshape(-1, o)).reshape(
+        size, size, c, o
+    )
+
+
+def _space_to_depth(x: Array, kernel: Array) -> Array:
+    """A convolution of stride 2 as one of stride 1 on blocks of 2 x 2 pixels.
+
+    Matrix units multiply over channels, and three of them would leave most of a unit idle. Blocks
+    have twelve, and the 7 x 7 kernel, with a row and a column of zeros before it, is 4 x 4 blocks.
+    """
+    (size, _, c, o), (n, h, w, _) = kernel.shape, x.shape
+    even = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
+    blocks = even.reshape(n, (h + 1) // 2, 2, (w + 1) // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
+    # Output p reads pixels 2p - k // 2 and on; a block begins at an even pixel.
+    before = (size // 2) % 2
+    after = (size + before) % 2
+    count = (before + size + after) // 2
+    full = jnp.pad(kernel, ((before, after), (before, after), (0, 0), (0, 0)))
+    full = full.reshape(count, 2, count, 2, c, o).transpose(0, 2, 1, 3, 4, 5)
+    lead = (size // 2 + before) // 2
+    return lax.conv_general_dilated(
+        blocks.reshape(n, (h + 1) // 2, (w + 1) // 2, 4 * c),
+        full.reshape(count, count, 4 * c, o),
+        (1, 1),
+        [(lead, count - 1 - lead)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _direct(stride: int, x: Array, kernel: Array) -> Array:
+    half = kernel.shape[0] // 2
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        [(half, half)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _taps(x: Array, size: int, stride: int) -> list[Array]:
+    """What each tap of the kernel sees, row by row: `[n, h', w', c]` each."""
+    half = size // 2
+    padded = jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
+    down, across = x.shape[1], x.shape[2]
+    return [
+        padded[:, row : row + down : stride, column : column + across : stride]
+        for row in range(size)
+        for column in range(size)
+    ]
+
+
+def _product(a: Array, b: Array) -> Array:
+    """The sum over images and positions, `[n, h, w, c], [n, h, w, o] -> [c, o]`."""
+    return lax.dot_general(a, b, (((0, 1, 2), (0, 1, 2)), ((), ())))

@@ -1,0 +1,104 @@
+"""Every formulation of a convolution is the same function, with the same gradients."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from dmfer_jax.models import convolution
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def draw(*shape: int, seed: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+
+
+def reference(stride: int, size: int) -> Any:
+    half = size // 2
+    return lambda x, kernel: lax.conv_general_dilated(
+        x, kernel, (stride, stride), [(half, half)] * 2, dimension_numbers=NHWC
+    )
+
+
+@pytest.mark.parametrize(
+    ("side", "channels", "size", "stride"),
+    [
+        (9, 4, 3, 1),  # a large map: gradients by shifts
+        (10, 4, 3, 2),  # down to a small one, from an even side
+        (9, 4, 3, 2),
+        (18, 4, 3, 2),  # down to a large one: gradients by taps
+        (7, 4, 3, 1),  # a small map
+        (20, 1, 3, 1),  # few channels: gradients by planes
+        (17, 3, 7, 2),  # the stem
+        (9, 4, 1, 1),
+        (9, 4, 1, 2),
+        (10, 4, 1, 2),
+    ],
+)
+def test_a_convolution_and_its_gradients_are_those_of_xla(side, channels, size, stride):
+    x, kernel = draw(6, side, side + 2, channels, seed=0), draw(size, size, channels, 5, seed=1)
+    half = size // 2
+    ours = functools.partial(
+        convolution.convolve,
+        window_strides=(stride, stride),
+        padding=[(half, half)] * 2,
+        dimension_numbers=NHWC,
+    )
+
+    def both(f: Any) -> Any:
+        y, pull_back = jax.vjp(f, x, kernel)
+        return y, *pull_back(draw(*y.shape, seed=2))
+
+    expected, given = both(reference(stride, size)), jax.jit(lambda: both(ours))()
+    for a, b in zip(given, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-4)
+
+
+def test_a_kernel_gradient_is_the_same_in_one_chunk_and_in_many(monkeypatch):
+    x, kernel, dy = (
+        draw(6, 9, 9, 4, seed=0),
+        draw(3, 3, 4, 5, seed=1),
+        draw(6, 9, 9, 5, seed=2),
+    )
+    whole = convolution._kernel_gradient(1, x, kernel, dy)
+    monkeypatch.setattr(convolution, "_CHUNK_BYTES", 2 * 9 * 9 * 3 * (4 + 5) * 4)
+    lowered = jax.jit(functools.partial(convolution._kernel_gradient, 1)).lower(x, kernel, dy)
+    assert "tensor<3x2x9x9x4xf32>" in lowered.as_text()  # three chunks of two images
+    np.testing.assert_allclose(lowered.compile()(x, kernel, dy), whole, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("side", "size"), [(12, 7), (13, 7), (12, 3), (13, 5)])
+def test_blocks_of_pixels_give_the_same_strided_convolution(side, size):
+    x, kernel = draw(2, side, side + 2, 3, seed=0), draw(size, size, 3, 5, seed=1)
+    np.testing.assert_allclose(
+        convolution._space_to_depth(x, kernel),
+        reference(2, size)(x, kernel),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
+def test_accelerators_get_xlas_convolution_and_the_stem_in_blocks():
+    def compiled_for(platform: str, size: int, stride: int) -> str:
+        half = size // 2
+        f = functools.partial(
+            convolution.convolve,
+            window_strides=(stride, stride),
+            padding=[(half, half)] * 2,
+            dimension_numbers=NHWC,
+        )
+        shapes = (
+            jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32),
+            jax.ShapeDtypeStruct((size, size, 3, 5), jnp.float32),
+        )
+        return jax.jit(f).trace(*shapes).lower(lowering_platforms=(platform,)).as_text()
+
+    assert "stablehlo.convolution" in compiled_for("tpu", 3, 1)
+    assert "stablehlo.dot_general" not in compiled_for("tpu", 3, 1)
+    assert "tensor<4x4x12x5xf32>" in compiled_for("tpu", 7, 2)
+    assert "stablehlo.convolution" not in compiled_for("cpu", 1, 1)
