@@ -180,7 +180,7 @@ def test_no_option_of_the_loss_is_dead():
 
 
 def test_every_option_of_the_model_is_an_attribute_of_the_network_and_the_other_way_round():
-    own = {"num_classes", "learned_centers", "param_dtype", "parent", "name"}
+    own = {"num_classes", "learned_centers", "folded", "param_dtype", "parent", "name"}
     assert set(fields("model")) == Dmfer.__dataclass_fields__.keys() - own
 
 
