@@ -17,7 +17,7 @@ from jax import Array, lax
 _SMALL_MAP = 7 * 7
 """Positions of a map up to which one product of patches beats XLA's convolution."""
 
-_CHUNK_BYTES = 4 * 2**20
+_CHUNK_BYTES = 5 * 2**20
 """What a kernel gradient copies at a time: as much as stays in the cache until it is multiplied."""
 
 
@@ -91,12 +91,12 @@ _convolve.defvjp(_forward, _backward)
 def _input_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
     """The gradient of x, of the shape of x."""
     size, _, c, o = kernel.shape
-    _, h, w, _ = x.shape
-    if size > 1 and (stride > 1 or h * w > _SMALL_MAP):
+    (_, h, w, _), (_, height, width, _) = x.shape, dy.shape
+    if size > 1 and height * width > _SMALL_MAP:
         return jax.vjp(lambda x: _direct(stride, x, kernel), x)[1](dy)[0]
     # One product for all taps, on the kernel as it lies; then each tap's share goes to its place.
     shares = lax.dot_general(dy, kernel.reshape(-1, o), (((3,), (1,)), ((), ())))
-    shares = shares.reshape(*dy.shape[:3], size, size, c)
+    shares = shares.reshape(-1, height, width, size, size, c)
     total = jnp.zeros_like(x)
     for row in range(size):
         for column in range(size):
@@ -104,8 +104,8 @@ def _input_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
             places = [
                 (at, extent - (length - 1) * stride - 1 - at, stride - 1)
                 for at, extent, length in (
-                    (row - size // 2, h, dy.shape[1]),
-                    (column - size // 2, w, dy.shape[2]),
+                    (row - size // 2, h, height),
+                    (column - size // 2, w, width),
                 )
             ]
             total += lax.pad(share, jnp.zeros((), share.dtype), ((0, 0, 0), *places, (0, 0, 0)))
@@ -124,11 +124,14 @@ def _kernel_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
         part, copied = _gradient_by_shifts, size * (c + o)
     else:
         part, copied = _gradient_by_taps, size * size * c
+    part = partial(part, size, stride)
+    if height * width <= _SMALL_MAP:
+        return part(x, dy)
     chunk = max(_CHUNK_BYTES // (height * width * copied * x.dtype.itemsize), 1)
     chunk = max(size for size in range(1, min(chunk, n) + 1) if n % size == 0)
 
     def add(total: Array, images: tuple[Array, Array]) -> tuple[Array, None]:
-        return total + part(size, stride, *images), None
+        return total + part(*images), None
 
     in_chunks = [a.reshape(n // chunk, chunk, *a.shape[1:]) for a in (x, dy)]
     return lax.scan(add, jnp.zeros_like(kernel), tuple(in_chunks))[0]
