@@ -139,7 +139,9 @@ def _bilinear(images: Array, y: Array, x: Array) -> Array:
 
     def at(row: Array, column: Array) -> Array:
         index = (row * w + column).reshape(n, h * w, 1)
-        return jnp.take_along_axis(flat, index, axis=1).reshape(n, h, w, c)
+        # Clipped above: without a promise every pixel would be checked again.
+        found = jnp.take_along_axis(flat, index, axis=1, mode="promise_in_bounds")
+        return found.reshape(n, h, w, c)
 
     below, right = (y - top)[..., None], (x - left)[..., None]
     upper = at(top, left) * (1 - right) + at(top, left + 1) * right
