@@ -119,7 +119,7 @@ class Side:
 def take_turns(
     sides: Sequence[Side],
     rounds: int,
-    requests: Callable[[Side], dict[str, Any]],
+    requests: Callable[[Side, int], dict[str, Any]],
     after_round: Callable[[int], None] = lambda _: None,
 ) -> dict[str, list[dict[str, Any]]]:
     """Lets every side have a turn in every round, in the order given.
@@ -127,8 +127,8 @@ def take_turns(
     Args:
       sides: that are ready.
       rounds: how many turns each has.
-      requests: what to ask of a side.
-      after_round: is told the number of each round that is over, from 1.
+      requests: what to ask of a side in a round, counted from 1.
+      after_round: is told the number of each round that is over.
 
     Returns:
       Name of side -> its answers, one a round.
@@ -136,7 +136,7 @@ def take_turns(
     answers: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
     for number in range(1, rounds + 1):
         for side in sides:
-            answers[side.name].append(side.turn(**requests(side)))
+            answers[side.name].append(side.turn(**requests(side, number)))
         after_round(number)
     return answers
 

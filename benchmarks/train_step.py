@@ -121,7 +121,8 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
             side = Side(name, python, "benchmarks.matrix_product", {"library": library})
             products.append(stack.enter_context(side))
 
-        def request(side: Side) -> dict[str, Any]:
+        def request(side: Side, number: int) -> dict[str, Any]:
+            del number
             return {"products": PRODUCTS} if side in products else {"steps": options.steps}
 
         answers = take_turns([*sides, *products], options.rounds, request, print_round)
