@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import both_networks, measurements
+from benchmarks import both_networks, matrix_product, measurements
 from benchmarks.side_by_side import Side, Turn, serve, take_turns, worker_options
 from dmfer_jax.config import DATA_DIR
 from dmfer_jax.errors import UserError
@@ -82,19 +82,26 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             arguments = {**given, "side": "torch", "workers": workers}
             side = Side(name, options.python_torch, module, arguments)
             sides.append(stack.enter_context(side))
+        interpreters = {"jax": options.python_jax}
+        if options.torch_workers:
+            interpreters["torch"] = options.python_torch
+        products = matrix_product.start(stack, interpreters)
         epoch_steps = sides[0].facts["epoch_steps"]
         rounds = options.rounds or -(-epoch_steps // options.steps)
         total = min(epoch_steps, rounds * options.steps)
 
         def request(side: Side, number: int) -> dict[str, Any]:
-            del side
-            return {"steps": min(options.steps, total - (number - 1) * options.steps)}
+            if side in products:
+                return {"products": matrix_product.PRODUCTS}
+            done = (number - 1) * options.steps
+            return {"steps": min(options.steps, total - done)}
 
-        answers = take_turns(sides, rounds, request, print_round)
+        answers = take_turns([*sides, *products], rounds, request, print_round)
         return {
             "config": CONFIG,
             "changes": changes(options.width),
             "steps": total,
+            "matrix_product_gflops": matrix_product.rates(products, answers),
             "sides": [describe_side(side, answers) for side in sides],
         }
 

@@ -6,17 +6,53 @@ A side of the other benchmarks, in whose rounds it has its turns.
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
-from benchmarks.side_by_side import Turn, serve
+from benchmarks import measurements
+from benchmarks.side_by_side import Side, Turn, serve
 
 SIZE = 2048
 """Rows and columns of both matrices; large enough that reading them costs little."""
 
 FLOPS = 2 * SIZE**3
 """Operations of one product."""
+
+
+PRODUCTS = 2
+"""Done in a turn."""
+
+
+def start(stack: ExitStack, interpreters: dict[str, str]) -> list[Side]:
+    """Returns a side for each library.
+
+    Args:
+      stack: ends them.
+      interpreters: "jax" or "torch" -> an interpreter that has it.
+    """
+    return [
+        stack.enter_context(
+            Side(f"product, {library}", python, "benchmarks.matrix_product", {"library": library})
+        )
+        for library, python in interpreters.items()
+    ]
+
+
+def rates(sides: list[Side], answers: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+    """Returns each library's billions of operations a second, by the median time.
+
+    Args:
+      sides: of `start`.
+      answers: of `take_turns`.
+    """
+    found = {}
+    for side in sides:
+        times = [time for answer in answers[side.name] for time in answer["seconds"]]
+        rate = FLOPS / measurements.summarize(times)["median"] / 1e9
+        found[side.name.removeprefix("product, ")] = round(rate, 1)
+    return found
 
 
 def prepare(options: dict[str, Any]) -> tuple[dict[str, Any], Turn]:

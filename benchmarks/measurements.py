@@ -65,7 +65,7 @@ def check_same_losses(losses: Mapping[str, Sequence[float]], tolerance: float) -
                 raise UserError(
                     f"the sides do not compute the same: at step {step} the loss of '{name}' is "
                     f"{value:.6g} and that of '{first}' is {other:.6g}; expected finite ones "
-                    f"within {tolerance:g} of each other. Nothing was measured"
+                    f"within {tolerance:g} of each other"
                 )
 
 
@@ -136,7 +136,10 @@ def write(out: Path | None, report: Mapping[str, Any]) -> None:
 
 def _command(argv: Sequence[str]) -> str:
     """The command as anyone would give it: names of files, and not where they lie here."""
-    arguments = [re.sub(r"=.*/", "=", argument) for argument in argv[1:]]
+    arguments = []
+    for argument in argv[1:]:
+        name, equals, value = argument.rpartition("=")
+        arguments.append(f"{name}{equals}{value.rsplit('/')[-1]}")
     return " ".join(["python", f"benchmarks/{Path(argv[0]).name}", *arguments])
 
 

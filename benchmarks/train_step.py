@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import both_networks, measurements
+from benchmarks import both_networks, matrix_product, measurements
 from benchmarks.side_by_side import Side, Turn, serve, take_turns, worker_options
 from dmfer_jax.errors import UserError
 
@@ -47,7 +47,6 @@ NUM_CLASSES = 8
 TOTAL_STEPS = 10_000  # so the learning rate stays at its peak for the few steps done here
 COMPARED_STEPS = 5
 LOSS_TOLERANCE = 1e-3  # relative; float32 sums in another order differ by some 1e-5 at once
-PRODUCTS = 2  # matrix products in a turn
 
 
 def main() -> None:
@@ -99,7 +98,7 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         given = {"changes": changes(case), "first_state": f"{folder}/first_state.npz"}
-        sides, products = [], []
+        sides = []
         for index, python in enumerate(options.python_jax):
             name = "ours" if index == 0 else f"ours, interpreter {index + 1}"
             arguments = {**given, "side": "ours", "writes": index == 0}
@@ -113,27 +112,23 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
         measurements.check_same_losses(
             {side.name: side.facts["losses"] for side in sides}, LOSS_TOLERANCE
         )
-        libraries = {"jax": options.python_jax[0]}
+        interpreters = {"jax": options.python_jax[0]}
         if options.torch:
-            libraries["torch"] = options.python_torch
-        for library, python in libraries.items():
-            name = f"product, {library}"
-            side = Side(name, python, "benchmarks.matrix_product", {"library": library})
-            products.append(stack.enter_context(side))
+            interpreters["torch"] = options.python_torch
+        products = matrix_product.start(stack, interpreters)
 
         def request(side: Side, number: int) -> dict[str, Any]:
             del number
-            return {"products": PRODUCTS} if side in products else {"steps": options.steps}
+            if side in products:
+                return {"products": matrix_product.PRODUCTS}
+            return {"steps": options.steps}
 
         answers = take_turns([*sides, *products], options.rounds, request, print_round)
-        seconds = {name: [a["seconds"] for a in given] for name, given in answers.items()}
+        seconds = {name: [turn["seconds"] for turn in turns] for name, turns in answers.items()}
         return {
             "case": case,
             "changes": changes(case),
-            "matrix_product_gflops": {
-                side.name.removeprefix("product, "): product_rate(seconds[side.name])
-                for side in products
-            },
+            "matrix_product_gflops": matrix_product.rates(products, answers),
             "sides": [describe_side(side, seconds, sides[0].name) for side in sides],
         }
 
@@ -145,14 +140,6 @@ def changes(case: str) -> dict[str, Any]:
         for name in ("flip", "rotation", "shift", "scale", "erase", "brightness", "contrast")
     }
     return {**off, "optimizer.warmup_epochs": 0.0, **CASES[case]}
-
-
-def product_rate(rounds: list[list[float]]) -> float:
-    """Returns the billions of operations a second of a matrix product, by the median time."""
-    from benchmarks.matrix_product import FLOPS
-
-    times = [time for times in rounds for time in times]
-    return round(FLOPS / measurements.summarize(times)["median"] / 1e9, 1)
 
 
 def describe_side(side: Side, seconds: dict[str, Any], ours: str) -> dict[str, Any]:
@@ -176,7 +163,8 @@ def describe_case(measured: dict[str, Any]) -> str:
     stem = config.model.stem
     if stem == "small":
         stem += f" of stride {config.model.stem_stride}"
-    rates = ", ".join(f"{n} {rate:.0f}" for n, rate in measured["matrix_product_gflops"].items())
+    products = measured["matrix_product_gflops"]
+    rates = ", ".join(f"{library} {rate:.0f}" for library, rate in products.items())
     return (
         f"{config.data.image_size} pixels, batch {config.train.batch_size}, {stem} stem, width "
         f"{config.model.width:g}, float32. Matrix product in GFLOP/s: {rates}."
