@@ -71,8 +71,9 @@ def init_state(
 ) -> TrainState:
     """Returns the state before the first step; a pure function of the config, for use under jit."""
     size, channels = config.data.image_size, config.data.channels
-    images = jnp.zeros((1, size, size, channels), jnp.float32)
-    variables = model.init(random_key(config.seed, "weights"), images)
+    images = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
+    # Nothing is computed but the weights: the forward pass needs no compiling.
+    variables = model.lazy_init(random_key(config.seed, "weights"), images)
     params, batch_stats = variables["params"], variables["batch_stats"]
     centers = None
     if config.loss.name != "none" and config.loss.centers == "state":
