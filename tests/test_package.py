@@ -19,7 +19,8 @@ def run(*arguments: str, folder: Path, status: int = 0, **environment: str):
     process = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
+        # A cache of its own: tests leave nothing where the user keeps what was compiled.
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder), **environment},
         capture_output=True,
         text=True,
         timeout=300,

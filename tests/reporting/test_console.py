@@ -50,6 +50,33 @@ def test_speed_after_resume_counts_this_process_only():
     assert progress.remaining_seconds == pytest.approx(80)
 
 
+def test_wait_for_input_is_a_share_of_the_counted_time():
+    clock = Clock()
+    progress, _ = make(clock)
+    with progress:
+        assert progress.input_wait is None
+        with progress.paused("compiling"), progress.waiting_for_input():
+            clock.seconds += 500
+        with progress.waiting_for_input():
+            clock.seconds += 3
+        clock.seconds += 9
+        progress.update(1, 1)
+        # 3 of 12 seconds; those while it compiled are no part of either.
+        assert progress.input_wait == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(("waited", "shown"), [(1, False), (3, True)])
+def test_a_wait_for_input_is_named_only_where_it_is_long(waited, shown):
+    clock = Clock()
+    progress, output = make(clock)
+    with progress:
+        with progress.waiting_for_input():
+            clock.seconds += waited
+        clock.seconds += 100 - waited
+        progress.update(1, 1)
+    assert (f"waits for input {waited} %" in visible(output)) == shown
+
+
 def test_pauses_count_neither_time_nor_steps():
     clock = Clock()
     progress, _ = make(clock)

@@ -1,0 +1,40 @@
+"""What is compiled is kept where the user's cache is, unless the environment says otherwise."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import json, os, sys
+from dmfer_jax import command
+if sys.argv[1] == "before":
+    import jax
+command._keep_compiled()
+import jax
+print(json.dumps([jax.config.jax_compilation_cache_dir, jax.config.jax_enable_compilation_cache]))
+"""
+
+
+def settings(when, environment):
+    """Returns JAX's folder for what is compiled, and whether anything is kept, of a command."""
+    environment = {"JAX_PLATFORMS": "cpu", **environment}
+    arguments = [sys.executable, "-c", CODE, when]
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])  # JAX is imported
+def test_what_is_compiled_is_kept_in_the_users_cache(when, tmp_path):
+    found = settings(when, {"HOME": str(tmp_path)})
+    assert found == [str(tmp_path / ".cache/dmfer_jax/compiled"), True]
+
+
+def test_the_environment_says_where_and_whether_it_is_kept(tmp_path):
+    home, cache, own = (str(tmp_path / name) for name in ("home", "cache", "own"))
+    of_user = {"HOME": home, "XDG_CACHE_HOME": cache}
+    assert settings("after", of_user) == [f"{cache}/dmfer_jax/compiled", True]
+    assert settings("after", {**of_user, "JAX_COMPILATION_CACHE_DIR": own}) == [own, True]
+    kept_nowhere = settings("after", {**of_user, "JAX_ENABLE_COMPILATION_CACHE": "false"})
+    assert not kept_nowhere[1]
