@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from dmfer_jax.data.augment import normalize
 from dmfer_jax.errors import UserError
 from dmfer_jax.folding import fold_batch_norm
+from dmfer_jax.models.convolution import is_product
 from dmfer_jax.models.dmfer import Dmfer
 
 BUCKETS = (1, 8, 64)
@@ -25,6 +27,9 @@ to their best rate, and activations still fit into any memory. 8, between them, 
 a group photo from costing one call each or the work of 64. A factor of 8 from one to the next
 keeps the compiling, seconds for each bucket, at three programs.
 """
+
+_LARGE_KERNEL = 2**16
+"""Channels in, times channels out, from which the way that a kernel lies matters."""
 
 
 class Predictions(NamedTuple):
@@ -93,6 +98,9 @@ class Predictor:
             lambda leaf: leaf.astype(dtype) if leaf.ndim == 4 else leaf,
             jax.device_get(dict(variables)),
         )
+        self._originals = jax.eval_shape(lambda: kept)
+        if self._device.platform == "cpu":
+            kept = _transpose_multiplied(self._model, kept, self._image_shape)
         self._variables = jax.device_put(kept, self._device)
         self._programs: dict[int, Any] = {}
         self._compiling = threading.Lock()
@@ -140,6 +148,11 @@ class Predictor:
         return self._programs[bucket]
 
     def _predict(self, variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        variables = jax.tree.map(
+            lambda leaf, like: leaf if leaf.shape == like.shape else leaf.T.reshape(like.shape),
+            variables,
+            self._originals,
+        )
         outputs: Any = self._model.apply(variables, normalize(images))
         return jax.nn.softmax(outputs.logits), outputs.embedding
 
@@ -179,6 +192,37 @@ def fill_buckets(n: int, buckets: Sequence[int]) -> list[int]:
             times, n = times + 1, 0
         calls += [bucket] * times
     return calls
+
+
+def _transpose_multiplied(model: Dmfer, variables: Any, image_shape: tuple[int, ...]) -> Any:
+    """Lays kernels that CPUs use in one matrix product out as `[o, k * k * c]`.
+
+    XLA multiplies by a transposed matrix without copying it first, and with few images that copy is
+    much of the product: one image of 112 pixels takes 32 ms rather than 39 of one core's time.
+    """
+
+    def run(variables: Any, images: jax.Array) -> Any:
+        return model.apply(
+            variables, images, capture_intermediates=lambda module, _: isinstance(module, nn.Conv)
+        )
+
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    outputs = jax.eval_shape(run, variables, images)[1]["intermediates"]
+
+    def transpose(path: Any, leaf: np.ndarray) -> np.ndarray:
+        if leaf.ndim != 4:
+            return leaf
+        output = outputs
+        for part in path[1:-1]:  # all but the collection and the kernel's own name
+            output = output[part.key]
+        size, _, c, o = leaf.shape
+        _, height, width, _ = output["__call__"][0].shape
+        # Small kernels gain nothing; those of one channel may be depthwise, which are not products.
+        if c == 1 or c * o < _LARGE_KERNEL or not is_product(size, height, width):
+            return leaf
+        return np.ascontiguousarray(leaf.reshape(-1, o).T)
+
+    return jax.tree_util.tree_map_with_path(transpose, variables)
 
 
 def _pad(images: np.ndarray, count: int) -> np.ndarray:

@@ -64,13 +64,18 @@ def convolve(
     )
 
 
+def is_product(size: int, height: int, width: int) -> bool:
+    """Whether CPUs compute a convolution as one matrix product: of this kernel, to such maps."""
+    return size == 1 or height * width <= _SMALL_MAP
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _convolve(stride: int, x: Array, kernel: Array) -> Array:
     """A convolution of an odd kernel, padded by half of it, on a CPU."""
     size, _, c, o = kernel.shape
     n, h, w, _ = x.shape
     height, width = (h - 1) // stride + 1, (w - 1) // stride + 1
-    if size > 1 and height * width > _SMALL_MAP:
+    if not is_product(size, height, width):
         return _direct(stride, x, kernel)
     patches = jnp.concatenate(_taps(x, size, stride), axis=-1).reshape(-1, size * size * c)
     return (patches @ kernel.reshape(-1, o)).reshape(n, height, width, o)
