@@ -138,8 +138,8 @@ def _kernel_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
     def add(total: Array, images: tuple[Array, Array]) -> tuple[Array, None]:
         return total + part(*images), None
 
-    in_chunks = [a.reshape(n // chunk, chunk, *a.shape[1:]) for a in (x, dy)]
-    return lax.scan(add, jnp.zeros_like(kernel), tuple(in_chunks))[0]
+    xs, dys = (a.reshape(n // chunk, chunk, *a.shape[1:]) for a in (x, dy))
+    return lax.scan(add, jnp.zeros_like(kernel), (xs, dys))[0]
 
 
 def _gradient_by_shifts(size: int, stride: int, x: Array, dy: Array) -> Array:
