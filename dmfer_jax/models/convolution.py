@@ -1,9 +1,10 @@
 """2-D convolutions in the formulation that is fastest for their shape, where XLA's own is not.
 
 XLA's convolutions are good on accelerators. On CPUs its kernel gradients run at a quarter of the
-rate of a matrix product, and convolutions of small maps at half of it, so those are written as
-matrix products here. The function, its weights and its gradients stay the same, to float32's
-rounding; what each formulation gave is in `benchmarks/README.md`.
+rate of a matrix product, and convolutions of small maps at half of it. So there they are written
+as matrix products, and 3x3 ones by Winograd's algorithm. The function, its weights and its
+gradients stay the same, to float32's rounding; what each formulation gave is in
+`benchmarks/README.md`.
 """
 
 from collections.abc import Sequence
@@ -14,8 +15,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from dmfer_jax.models import winograd
+
 _SMALL_MAP = 7 * 7
 """Positions of a map up to which one product of patches beats XLA's convolution."""
+
+_WINOGRAD_MAP = 14 * 14
+"""Positions of a map up to which Winograd's algorithm beats XLA's convolution."""
+
+_WINOGRAD_PIXELS = 256
+"""Pixels of a batch, below which transforming the kernel costs more than Winograd saves."""
 
 _CHUNK_BYTES = 5 * 2**20
 """What a kernel gradient copies at a time: as much as stays in the cache until it is multiplied."""
@@ -75,10 +84,18 @@ def _convolve(stride: int, x: Array, kernel: Array) -> Array:
     size, _, c, o = kernel.shape
     n, h, w, _ = x.shape
     height, width = (h - 1) // stride + 1, (w - 1) // stride + 1
+    if _takes_winograd(size, stride, x):
+        return winograd.convolve(x, kernel)
     if not is_product(size, height, width):
         return _direct(stride, x, kernel)
     patches = jnp.concatenate(_taps(x, size, stride), axis=-1).reshape(-1, size * size * c)
     return (patches @ kernel.reshape(-1, o)).reshape(n, height, width, o)
+
+
+def _takes_winograd(size: int, stride: int, x: Array) -> bool:
+    n, h, w, c = x.shape
+    worthwhile = h * w <= _WINOGRAD_MAP and n * h * w >= _WINOGRAD_PIXELS and c > size
+    return size == 3 and stride == 1 and worthwhile
 
 
 def _forward(stride: int, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -97,6 +114,8 @@ def _input_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
     """The gradient of x, of the shape of x."""
     size, _, c, o = kernel.shape
     (_, h, w, _), (_, height, width, _) = x.shape, dy.shape
+    if _takes_winograd(size, stride, dy):
+        return winograd.input_gradient(dy, kernel)
     if size > 1 and height * width > _SMALL_MAP:
         return jax.vjp(lambda x: _direct(stride, x, kernel), x)[1](dy)[0]
     # One product for all taps, on the kernel as it lies; then each tap's share goes to its place.
@@ -124,12 +143,13 @@ def _kernel_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
     if size == 1:
         return _product(x[:, ::stride, ::stride], dy).reshape(kernel.shape)
     if c < size:
-        part, copied = _gradient_by_planes, size * size * c
-    elif stride == 1:
-        part, copied = _gradient_by_shifts, size * (c + o)
+        part, copied = partial(_gradient_by_planes, size, stride), size * size * c
+    elif (size, stride) == (3, 1):
+        part, copied = winograd.kernel_gradient, 4 * (c + o) // 3  # a third of it at a time
+    elif (size, stride) == (3, 2):
+        part, copied = _gradient_by_shifts, 6 * c + 3 * o
     else:
-        part, copied = _gradient_by_taps, size * size * c
-    part = partial(part, size, stride)
+        return jax.vjp(lambda kernel: _direct(stride, x, kernel), kernel)[1](dy)[0]
     if height * width <= _SMALL_MAP:
         return part(x, dy)
     chunk = max(_CHUNK_BYTES // (height * width * copied * x.dtype.itemsize), 1)
@@ -142,26 +162,22 @@ def _kernel_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
     return lax.scan(add, jnp.zeros_like(kernel), (xs, dys))[0]
 
 
-def _gradient_by_shifts(size: int, stride: int, x: Array, dy: Array) -> Array:
-    """Of stride 1: x shifted by rows and dy by columns; each pair of the two is one tap.
+def _gradient_by_shifts(x: Array, dy: Array) -> Array:
+    """Of a 3x3 kernel and stride 2: x shifted by rows, and dy by columns where taps share pixels.
 
-    So 2k copies serve the k^2 taps, and one large product is all there is to multiply.
+    The outer columns of the kernel see the even columns of the padded images, the middle one the
+    odd ones. So each pixel is copied no more than three times, and two large products do it all.
     """
-    del stride
-    half = size // 2
-    (_, height, width, o), c = dy.shape, x.shape[3]
-    tall = jnp.pad(x, ((0, 0), (half, half), (0, 0), (0, 0)))
-    wide = jnp.pad(dy, ((0, 0), (0, 0), (half, half), (0, 0)))
-    by_row = [tall[:, row : row + height] for row in range(size)]
-    by_column = [wide[:, :, size - 1 - column :][:, :, :width] for column in range(size)]
-    pairs = _product(jnp.concatenate(by_row, -1), jnp.concatenate(by_column, -1))
-    return pairs.reshape(size, c, size, o).transpose(0, 2, 1, 3)
-
-
-def _gradient_by_taps(size: int, stride: int, x: Array, dy: Array) -> Array:
-    """A product for each tap of the kernel."""
-    products = [_product(tap, dy) for tap in _taps(x, size, stride)]
-    return jnp.stack(products).reshape(size, size, x.shape[3], dy.shape[3])
+    (_, h, w, c), (_, height, width, o) = x.shape, dy.shape
+    padded = jnp.pad(x, ((0, 0), (1, 1 + h % 2), (1, 1 + w % 2), (0, 0)))
+    rows = [padded[:, row : row + 2 * height - 1 : 2] for row in range(3)]
+    even = jnp.concatenate([row[:, :, 0::2][:, :, : width + 1] for row in rows], axis=-1)
+    odd = jnp.concatenate([row[:, :, 1::2][:, :, :width] for row in rows], axis=-1)
+    left = jnp.pad(dy, ((0, 0), (0, 0), (0, 1), (0, 0)))
+    right = jnp.pad(dy, ((0, 0), (0, 0), (1, 0), (0, 0)))
+    outer = _product(even, jnp.concatenate([left, right], axis=-1)).reshape(3, c, 2, o)
+    middle = _product(odd, dy).reshape(3, c, o)
+    return jnp.stack([outer[:, :, 0], middle, outer[:, :, 1]], axis=1)
 
 
 def _gradient_by_planes(size: int, stride: int, x: Array, dy: Array) -> Array:

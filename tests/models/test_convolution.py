@@ -28,13 +28,17 @@ def reference(stride: int, size: int) -> Any:
 @pytest.mark.parametrize(
     ("side", "channels", "size", "stride"),
     [
-        (9, 4, 3, 1),  # a large map: gradients by shifts
-        (10, 4, 3, 2),  # down to a small one, from an even side
+        (9, 4, 3, 1),  # Winograd's algorithm
+        (6, 4, 3, 1),  # of tiles that fit
+        (18, 4, 3, 1),  # a map too large for it
+        (4, 4, 3, 1),  # too few pixels for it: one product
+        (10, 4, 3, 2),  # down to a small map, from an even side
         (9, 4, 3, 2),
-        (18, 4, 3, 2),  # down to a large one: gradients by taps
-        (7, 4, 3, 1),  # a small map
+        (18, 4, 3, 2),  # down to a large one
+        (17, 4, 3, 2),
         (20, 1, 3, 1),  # few channels: gradients by planes
         (17, 3, 7, 2),  # the stem
+        (9, 4, 5, 1),  # XLA's own
         (9, 4, 1, 1),
         (9, 4, 1, 2),
         (10, 4, 1, 2),
@@ -66,7 +70,7 @@ def test_a_kernel_gradient_is_the_same_in_one_chunk_and_in_many(monkeypatch):
         draw(6, 9, 9, 5, seed=2),
     )
     whole = convolution._kernel_gradient(1, x, kernel, dy)
-    monkeypatch.setattr(convolution, "_CHUNK_BYTES", 2 * 9 * 9 * 3 * (4 + 5) * 4)
+    monkeypatch.setattr(convolution, "_CHUNK_BYTES", 2 * 9 * 9 * (4 * (4 + 5) // 3) * 4)
     lowered = jax.jit(functools.partial(convolution._kernel_gradient, 1)).lower(x, kernel, dy)
     assert "tensor<3x2x9x9x4xf32>" in lowered.as_text()  # three chunks of two images
     np.testing.assert_allclose(lowered.compile()(x, kernel, dy), whole, rtol=1e-5, atol=1e-4)
