@@ -71,7 +71,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--out", type=Path, help="a JSON file to write")
     options = parser.parse_args()
-    pythons = dict.fromkeys(SIDES, options.python_jax) | {"PyTorch": options.python_torch}
+    pythons = {"XLA": options.python_jax, "ours": options.python_jax}
+    pythons["PyTorch"] = options.python_torch
     with ExitStack() as stack:
         given = {"layers": options.layers}
         sides = [

@@ -9,6 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from dmfer_jax import config as configs
+from dmfer_jax.models import channel_attention, resnet
 from dmfer_jax.prepare import ensure_built
 
 # Before any device is touched. Sharded code is the same for 1 and many devices, so tests use many.
@@ -23,6 +24,15 @@ def _compile_once():
     with tempfile.TemporaryDirectory() as folder:
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _convolve_as_xla_does():
+    """Other formulations are more to compile, and have tests of their own in tests/models."""
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (resnet, channel_attention):
+            patched.setattr(module, "convolve", jax.lax.conv_general_dilated)
         yield
 
 

@@ -4,19 +4,24 @@ Lavin and Gray, *Fast Algorithms for Convolutional Neural Networks*, CVPR 2016. 
 into tiles of 2 x 2 pixels. A tile reads 4 x 4 pixels; transformed, these 16 numbers are multiplied
 by the 16 of the transformed kernel, and a last transform gives the tile. Each of the 16 is one
 matrix product over all tiles and channels. Stride 1, padded by one, as in `convolution`.
+
+The functions are jitted so that layers of one shape are traced once: these are many operations.
 """
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 
+@jax.jit
 def convolve(x: Array, kernel: Array) -> Array:
     """The convolution: `[n, h, w, c], [3, 3, c, o] -> [n, h, w, o]`."""
     return _convolve(x, kernel, over=0)
 
 
+@jax.jit
 def input_gradient(dy: Array, kernel: Array) -> Array:
     """The gradient of the input, of the output's: `[n, h, w, o], [3, 3, c, o] -> [n, h, w, c]`."""
     # A convolution with the kernel turned round. Its channels stay as they lie: to transpose a
@@ -24,6 +29,7 @@ def input_gradient(dy: Array, kernel: Array) -> Array:
     return _convolve(dy, kernel[::-1, ::-1], over=1)
 
 
+@jax.jit
 def kernel_gradient(x: Array, dy: Array) -> Array:
     """The gradient of the kernel: `[n, h, w, c], [n, h, w, o] -> [3, 3, c, o]`."""
     pixels, gradients = lax.optimization_barrier(
