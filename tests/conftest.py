@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from dmfer_jax import config as configs
-from dmfer_jax.models import channel_attention, resnet
+from dmfer_jax.models import channel_attention, convolution, resnet
 from dmfer_jax.prepare import ensure_built
 
 # Before any device is touched. Sharded code is the same for 1 and many devices, so tests use many.
@@ -34,6 +34,13 @@ def _convolve_as_xla_does():
         for module in (resnet, channel_attention):
             patched.setattr(module, "convolve", jax.lax.conv_general_dilated)
         yield
+
+
+@pytest.fixture
+def convolve_as_users_do(monkeypatch: pytest.MonkeyPatch):
+    """For tests of whole networks: in the formulations that a network computes in elsewhere."""
+    for module in (resnet, channel_attention):
+        monkeypatch.setattr(module, "convolve", convolution.convolve)
 
 
 @pytest.fixture(scope="session")

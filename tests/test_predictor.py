@@ -16,6 +16,8 @@ from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.predictor import Predictor, fill_buckets
 from tests.models.variables import draw_variables
 
+pytestmark = pytest.mark.usefixtures("convolve_as_users_do")
+
 SIZE = 16
 NAMES = ("happy", "sad", "angry")
 MODEL = Dmfer(

@@ -74,7 +74,10 @@ def convolve(
 
 
 def is_product(size: int, height: int, width: int) -> bool:
-    """Whether CPUs compute a convolution as one matrix product: of this kernel, to such maps."""
+    """Whether CPUs compute a convolution of one image as one product: of this kernel, to such maps.
+
+    Of more images Winograd's algorithm takes some of them.
+    """
     return size == 1 or height * width <= _SMALL_MAP
 
 

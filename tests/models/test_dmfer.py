@@ -12,6 +12,8 @@ import pytest
 from dmfer_jax.models.dmfer import Dmfer, Outputs, keep_top_channels
 from tests.models.variables import draw_variables
 
+pytestmark = pytest.mark.usefixtures("convolve_as_users_do")
+
 CLASSES = 8
 # Compiling is nearly all that these tests wait for: half as long when nothing is optimised.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

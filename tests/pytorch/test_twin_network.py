@@ -27,6 +27,8 @@ from tests.pytorch.both import (  # noqa: E402
     use_one_block_a_stage,
 )
 
+pytestmark = pytest.mark.usefixtures("convolve_as_users_do")
+
 
 @pytest.fixture(autouse=True)
 def _small_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
