@@ -5,16 +5,22 @@ imported by its own functions only.
 """
 # pyright: reportMissingImports=false
 
+import argparse
 import importlib.metadata
 import os
 import platform
 import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from benchmarks import matrix_product
+from benchmarks.side_by_side import Side
 from dmfer_jax import config as configs
 
 
@@ -25,6 +31,53 @@ class OurTraining(NamedTuple):
     step: Any
     mesh: Any
     forward_flops: int
+
+
+def make_parser(description: str, cases: Sequence[str]) -> argparse.ArgumentParser:
+    """Returns a parser with the flags of the benchmarks that time several cases and interpreters.
+
+    Args:
+      description: of the benchmark.
+      cases: names; all but the one called "tiny" are measured unless told.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    real = [case for case in cases if case != "tiny"]
+    parser.add_argument("--cases", nargs="+", choices=cases, default=real)
+    parser.add_argument(
+        "--python_jax",
+        action="append",
+        help="interpreter with dmfer_jax; may be given several times; the first is compared",
+    )
+    parser.add_argument("--python_torch", default=sys.executable, help="interpreter with torch")
+    parser.add_argument("--out", type=Path, help="a JSON file to write")
+    return parser
+
+
+def read_flags(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Returns the flags given, without the ways of PyTorch (`--torch`) that cannot be had here."""
+    options = parser.parse_args()
+    options.python_jax = options.python_jax or [sys.executable]
+    if "compiled" in options.torch and (reason := why_not_compiled()):
+        print(f"torch.compile is left out: {reason}")
+        options.torch = [way for way in options.torch if way != "compiled"]
+    return options
+
+
+def start_products(stack: ExitStack, options: argparse.Namespace) -> list[Side]:
+    """Returns the sides that multiply matrices, of our first interpreter and of PyTorch's."""
+    interpreters = {"jax": options.python_jax[0]}
+    if options.torch:
+        interpreters["torch"] = options.python_torch
+    return matrix_product.start(stack, interpreters)
+
+
+def describe_network(changes: dict[str, Any]) -> str:
+    """Returns in words the network that changes to the base config make, with its images."""
+    config = make_config(changes)
+    stem = config.model.stem
+    if stem == "small":
+        stem += f" of stride {config.model.stem_stride}"
+    return f"{config.data.image_size} pixels, {stem} stem, width {config.model.width:g}, float32"
 
 
 def make_config(changes: dict[str, Any], file: str = "") -> ConfigDict:
@@ -116,11 +169,18 @@ def load_trainer(path: Path, config: ConfigDict, total_steps: int, *, compile: b
 
     weights, centers = _read(path)
     model = make_model(config, len(centers))
+    load_weights(model, weights)
+    return Trainer(config, model, total_steps, centers=torch.from_numpy(centers), compile=compile)
+
+
+def load_weights(model: Any, weights: Mapping[str, np.ndarray]) -> None:
+    """Gives a network in PyTorch all of its weights; only counters of batches may be missing."""
+    import torch
+
     tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     assert not unexpected, unexpected
     assert all(name.endswith("num_batches_tracked") for name in missing), missing
-    return Trainer(config, model, total_steps, centers=torch.from_numpy(centers), compile=compile)
 
 
 def versions(*packages: str) -> dict[str, str]:

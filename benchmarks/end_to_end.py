@@ -23,9 +23,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import both_networks, matrix_product, measurements
-from benchmarks.side_by_side import Side, Turn, serve, take_turns, worker_options
+from benchmarks.side_by_side import Side, Turn, print_round, run, take_turns
 from dmfer_jax.config import DATA_DIR
-from dmfer_jax.errors import UserError
 
 CONFIG = "configs/ferplus_cpu.py"
 WARM_UP_STEPS = 3  # not counted: compiling, and starting the workers of the DataLoader
@@ -159,11 +158,10 @@ def side_table(report: dict[str, Any]) -> str:
     """Returns the sides as a table in Markdown."""
     rows = []
     for side in report["sides"]:
-        faster, versions = side.get("ours_is_faster_by"), side["versions"]
-        library = "jax" if "jax" in versions else "torch"
+        faster = side.get("ours_is_faster_by")
         rows.append(
             [
-                f"{side['side']} ({library} {versions[library]}, Python {versions['python']})",
+                measurements.named(side),
                 f"{side['images_per_second']:,.0f}",
                 f"{side['input_wait_share']:.1%}",
                 f"{side['final_loss']:.3f}",
@@ -173,11 +171,6 @@ def side_table(report: dict[str, Any]) -> str:
         )
     columns = ["side", "images/s", "waits for input", "last loss", "peak MiB", "ours is faster by"]
     return measurements.table(columns, rows)
-
-
-def print_round(number: int) -> None:
-    """Shows that something is going on."""
-    print(f"\rround {number}", end="", file=sys.stderr, flush=True)
 
 
 def prepare(options: dict[str, Any]) -> tuple[dict[str, Any], Turn]:
@@ -290,10 +283,4 @@ def block(seconds: float, waited: float, losses: Sequence[float], config: Any) -
 
 
 if __name__ == "__main__":
-    if worker_options() is not None:
-        serve(prepare)
-    else:
-        try:
-            main()
-        except UserError as error:
-            raise SystemExit(f"error: {error}") from None
+    run(main, prepare)

@@ -9,7 +9,6 @@ the memory format channels_last, in inference_mode. Float32. Have nothing else r
 """
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks import both_networks, matrix_product, measurements, train_step
-from benchmarks.side_by_side import Side, Turn, serve, take_turns, worker_options
+from benchmarks.side_by_side import Side, Turn, print_round, run, take_turns
 from dmfer_jax.errors import UserError
 
 CASES = {
@@ -51,14 +50,7 @@ def main() -> None:
 
 def read_flags() -> argparse.Namespace:
     """Returns the flags of the command."""
-    parser = argparse.ArgumentParser(description="Times predicting, side by side.")
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=["112", "48"])
-    parser.add_argument(
-        "--python_jax",
-        action="append",
-        help="interpreter with dmfer_jax; may be given several times; the first is compared",
-    )
-    parser.add_argument("--python_torch", default=sys.executable, help="interpreter with torch")
+    parser = both_networks.make_parser("Times predicting, side by side.", list(CASES))
     parser.add_argument(
         "--torch",
         nargs="*",
@@ -67,13 +59,7 @@ def read_flags() -> argparse.Namespace:
         help="PyTorch as it is, with BatchNorm fused into the convolutions, or that and compiled",
     )
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--out", type=Path, help="a JSON file to write")
-    options = parser.parse_args()
-    options.python_jax = options.python_jax or [sys.executable]
-    if "compiled" in options.torch and (reason := both_networks.why_not_compiled()):
-        print(f"torch.compile is left out: {reason}")
-        options.torch = [way for way in options.torch if way != "compiled"]
-    return options
+    return both_networks.read_flags(parser)
 
 
 def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -104,10 +90,7 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
         for way in options.torch:
             start(f"torch {way}", options.python_torch, side="torch", way=way)
         check_same_outputs(outputs)
-        interpreters = {"jax": options.python_jax[0]}
-        if options.torch:
-            interpreters["torch"] = options.python_torch
-        products = matrix_product.start(stack, interpreters)
+        products = both_networks.start_products(stack, options)
 
         def request(side: Side, number: int) -> dict[str, Any]:
             del number
@@ -116,7 +99,7 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
             return {"batches": BATCHES}
 
         everyone = [*sides, *products]
-        answers = take_turns(everyone, options.rounds, request, train_step.print_round)
+        answers = take_turns(everyone, options.rounds, request, print_round)
         return {
             "case": case,
             "changes": CASES[case],
@@ -169,15 +152,8 @@ def describe_side(side: Side, answers: dict[str, Any], ours: str) -> dict[str, A
 
 def describe_case(measured: dict[str, Any]) -> str:
     """Returns a case in words, with the ceiling."""
-    config = both_networks.make_config(measured["changes"])
-    stem = config.model.stem
-    if stem == "small":
-        stem += f" of stride {config.model.stem_stride}"
-    rates = ", ".join(f"{n} {rate:.0f}" for n, rate in measured["matrix_product_gflops"].items())
-    return (
-        f"{config.data.image_size} pixels, {stem} stem, width {config.model.width:g}, float32. "
-        f"Matrix product in GFLOP/s: {rates}."
-    )
+    rates = matrix_product.describe(measured["matrix_product_gflops"])
+    return f"{both_networks.describe_network(measured['changes'])}. {rates}"
 
 
 def case_table(measured: dict[str, Any]) -> str:
@@ -186,13 +162,12 @@ def case_table(measured: dict[str, Any]) -> str:
     rows = []
     for index, images in enumerate(BATCHES):
         for side in measured["sides"]:
-            of_batch, versions = side["batches"][index], side["versions"]
-            library = "jax" if "jax" in versions else "torch"
+            of_batch = side["batches"][index]
             median = of_batch["seconds"]["median"]
             faster = of_batch.get("ours_is_faster_by")
             rows.append(
                 [
-                    f"{side['side']} ({library} {versions[library]}, Python {versions['python']})",
+                    measurements.named(side),
                     str(images),
                     measurements.spread(of_batch["seconds"], 1, 1e3),
                     f"{of_batch['seconds_95th_percentile'] * 1e3:.1f}",
@@ -298,10 +273,7 @@ def prepare_torch(path: Path, config: ConfigDict, way: str) -> tuple[dict[str, A
 
     model = make_model(config, NUM_CLASSES).eval()
     with np.load(path, allow_pickle=False) as weights:
-        tensors = {name: torch.from_numpy(weights[name]) for name in weights.files}
-    missing, unexpected = model.load_state_dict(tensors, strict=False)
-    assert not unexpected, unexpected
-    assert all(name.endswith("num_batches_tracked") for name in missing), missing
+        both_networks.load_weights(model, weights)
     if way != "eager":
         fuse(model)
         model = model.to(memory_format=torch.channels_last)
@@ -340,10 +312,4 @@ def draw_images(config: ConfigDict) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    if worker_options() is not None:
-        serve(prepare)
-    else:
-        try:
-            main()
-        except UserError as error:
-            raise SystemExit(f"error: {error}") from None
+    run(main, prepare)

@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks import measurements
 from benchmarks.build_affectnet import draw_jpeg, with_comment
 from benchmarks.input_sides import BATCH, CACHED_BATCH, CACHED_SHAPE, DECODED_SIZE, DECODING
-from benchmarks.side_by_side import ROOT, Side, take_turns
+from benchmarks.side_by_side import ROOT, Side, run, take_turns
 from dmfer_jax.errors import UserError
 
 CACHED = {"gathered on the device": 2.0, "from memory, through Grain": 0.0}
@@ -233,7 +233,4 @@ def memory_table(rows: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from None
+    run(main)

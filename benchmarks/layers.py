@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import measurements
-from benchmarks.side_by_side import Side, Turn, serve, take_turns, worker_options
+from benchmarks import both_networks, matrix_product, measurements
+from benchmarks.side_by_side import Side, Turn, print_round, run, take_turns
 
 
 class Layer(NamedTuple):
@@ -71,6 +71,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--out", type=Path, help="a JSON file to write")
     options = parser.parse_args()
+    report = {**measurements.describe(), "batch": BATCH, "dtype": "float32"}
     pythons = {"XLA": options.python_jax, "ours": options.python_jax}
     pythons["PyTorch"] = options.python_torch
     with ExitStack() as stack:
@@ -79,29 +80,24 @@ def main() -> None:
             stack.enter_context(Side(name, python, "benchmarks.layers", {**given, "side": name}))
             for name, python in pythons.items()
         ]
-        product = Side(
-            "product", options.python_jax, "benchmarks.matrix_product", {"library": "jax"}
-        )
-        stack.enter_context(product)
-        answers = take_turns(
-            [*sides, product],
-            options.rounds,
-            lambda side, _: {"products": 2} if side is product else {},
-        )
-    from benchmarks.matrix_product import FLOPS
+        interpreters = {"jax": options.python_jax, "torch": options.python_torch}
+        products = matrix_product.start(stack, interpreters)
 
-    times = [seconds for answer in answers.pop("product") for seconds in answer["seconds"]]
-    ceiling = round(FLOPS / statistics.median(times) / 1e9, 1)
+        def request(side: Side, number: int) -> dict[str, Any]:
+            del number
+            return {"products": matrix_product.PRODUCTS} if side in products else {}
+
+        answers = take_turns([*sides, *products], options.rounds, request, print_round)
+        rates = matrix_product.rates(products, answers)
     rows = [
         measured_row(LAYERS[layer], kind, [answers[name] for name in SIDES])
         for kind in KINDS
         for layer in options.layers
         if LAYERS[layer].name != "stem" or kind != "input gradient"  # nobody asks for it
     ]
-    print(f"\nMatrix product: {ceiling:.0f} GFLOP/s\n\n{table(rows)}")
-    facts = {side.name: side.facts for side in sides}
-    report = {**measurements.describe(), "batch": BATCH, "dtype": "float32", "facts": facts}
-    measurements.write(options.out, {**report, "matrix_product_gflops": ceiling, "rows": rows})
+    print(f"\n{matrix_product.describe(rates)}\n\n{table(rows)}")
+    report["versions"] = {side.name: side.facts["versions"] for side in sides}
+    measurements.write(options.out, {**report, "matrix_product_gflops": rates, "rows": rows})
 
 
 def measured_row(layer: Layer, kind: str, answers: list[list[dict[str, Any]]]) -> dict[str, Any]:
@@ -160,7 +156,8 @@ def prepare(options: dict[str, Any]) -> tuple[dict[str, Any], Turn]:
         return seconds
 
     turn()
-    return {"python": sys.version.split()[0]}, turn
+    library = "torch" if options["side"] == "PyTorch" else "jax"
+    return {"versions": both_networks.versions(library)}, turn
 
 
 def _arrays(layer: Layer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -239,7 +236,4 @@ def _torch_functions(layer: Layer, side: str) -> list[Callable[[], Any]]:
 
 
 if __name__ == "__main__":
-    if (given := worker_options()) is not None:
-        serve(prepare)
-    else:
-        main()
+    run(main, prepare)

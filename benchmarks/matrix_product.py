@@ -55,6 +55,12 @@ def rates(sides: list[Side], answers: dict[str, list[dict[str, Any]]]) -> dict[s
     return found
 
 
+def describe(found: dict[str, float]) -> str:
+    """Returns rates in words."""
+    each = ", ".join(f"{library} {rate:.0f}" for library, rate in found.items())
+    return f"Matrix product in GFLOP/s: {each}."
+
+
 def prepare(options: dict[str, Any]) -> tuple[dict[str, Any], Turn]:
     """Makes the matrices.
 

@@ -123,6 +123,17 @@ def spread(summary: Mapping[str, Any], digits: int = 2, scale: float = 1.0) -> s
     return f"{median:.{digits}f} ({low * scale:.{digits}f} to {high * scale:.{digits}f})"
 
 
+def named(side: Mapping[str, Any]) -> str:
+    """Returns a side's name with what it ran on.
+
+    >>> named({"side": "ours", "versions": {"jax": "0.12.0", "python": "3.12.1"}})
+    'ours (jax 0.12.0, Python 3.12.1)'
+    """
+    versions = side["versions"]
+    library = "jax" if "jax" in versions else "torch"
+    return f"{side['side']} ({library} {versions[library]}, Python {versions['python']})"
+
+
 def write(out: Path | None, report: Mapping[str, Any]) -> None:
     """Writes a report as JSON, if there is a place to write it to."""
     if out:

@@ -141,11 +141,37 @@ def take_turns(
     return answers
 
 
-def serve(prepare: Callable[[dict[str, Any]], tuple[dict[str, Any], Turn]]) -> None:
+def print_round(number: int) -> None:
+    """Shows that something is going on."""
+    print(f"\rround {number}", end="", file=sys.stderr, flush=True)
+
+
+Prepare = Callable[[dict[str, Any]], tuple[dict[str, Any], Turn]]
+"""What makes a side ready: takes the options that `Side` was given; returns facts to tell, and the
+turn."""
+
+
+def run(main: Callable[[], None], prepare: Prepare | None = None) -> None:
+    """Runs a benchmark's file: as a side where it was started as one, else as the command.
+
+    Args:
+      main: the command.
+      prepare: makes a side ready, if the file has sides of its own.
+    """
+    if prepare and worker_options() is not None:
+        serve(prepare)
+        return
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def serve(prepare: Prepare) -> None:
     """Is a side: prepares, says that it is ready, and answers requests until it is ended.
 
     Args:
-      prepare: takes the options that `Side` was given; returns facts to tell, and the turn.
+      prepare: makes it ready.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not be taken for an answer

@@ -10,7 +10,6 @@ and normalises them in the step; PyTorch gets normalised floats. Have nothing el
 """
 
 import argparse
-import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -20,8 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import both_networks, matrix_product, measurements
-from benchmarks.side_by_side import Side, Turn, serve, take_turns, worker_options
-from dmfer_jax.errors import UserError
+from benchmarks.side_by_side import Side, Turn, print_round, run, take_turns
 
 CASES: dict[str, dict[str, Any]] = {
     "112": {"data.image_size": 112, "train.batch_size": 32, "model.stem": "imagenet"},
@@ -62,14 +60,7 @@ def main() -> None:
 
 def read_flags() -> argparse.Namespace:
     """Returns the flags of the command."""
-    parser = argparse.ArgumentParser(description="Times the training step, side by side.")
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=["112", "48"])
-    parser.add_argument(
-        "--python_jax",
-        action="append",
-        help="interpreter with dmfer_jax; may be given several times; the first is compared",
-    )
-    parser.add_argument("--python_torch", default=sys.executable, help="interpreter with torch")
+    parser = both_networks.make_parser("Times the training step, side by side.", list(CASES))
     parser.add_argument(
         "--torch",
         nargs="*",
@@ -79,13 +70,7 @@ def read_flags() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--steps", type=int, default=5, help="of each side in a round")
-    parser.add_argument("--out", type=Path, help="a JSON file to write")
-    options = parser.parse_args()
-    options.python_jax = options.python_jax or [sys.executable]
-    if "compiled" in options.torch and (reason := both_networks.why_not_compiled()):
-        print(f"torch.compile is left out: {reason}")
-        options.torch = [way for way in options.torch if way != "compiled"]
-    return options
+    return both_networks.read_flags(parser)
 
 
 def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -112,10 +97,7 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
         measurements.check_same_losses(
             {side.name: side.facts["losses"] for side in sides}, LOSS_TOLERANCE
         )
-        interpreters = {"jax": options.python_jax[0]}
-        if options.torch:
-            interpreters["torch"] = options.python_torch
-        products = matrix_product.start(stack, interpreters)
+        products = both_networks.start_products(stack, options)
 
         def request(side: Side, number: int) -> dict[str, Any]:
             del number
@@ -167,15 +149,10 @@ def describe_side(side: Side, seconds: dict[str, Any], ours: str) -> dict[str, A
 
 def describe_case(measured: dict[str, Any]) -> str:
     """Returns a case in words, with the ceiling."""
-    config = both_networks.make_config(measured["changes"])
-    stem = config.model.stem
-    if stem == "small":
-        stem += f" of stride {config.model.stem_stride}"
-    products = measured["matrix_product_gflops"]
-    rates = ", ".join(f"{library} {rate:.0f}" for library, rate in products.items())
+    changed = measured["changes"]
     return (
-        f"{config.data.image_size} pixels, batch {config.train.batch_size}, {stem} stem, width "
-        f"{config.model.width:g}, float32. Matrix product in GFLOP/s: {rates}."
+        f"Batch {changed['train.batch_size']}, {both_networks.describe_network(changed)}. "
+        f"{matrix_product.describe(measured['matrix_product_gflops'])}"
     )
 
 
@@ -187,11 +164,9 @@ def case_table(measured: dict[str, Any]) -> str:
     for side in measured["sides"]:
         rate = flops / side["step_seconds"]["median"] / 1e9
         faster = side.get("ours_is_faster_by")
-        versions = side["versions"]
-        library = "jax" if "jax" in versions else "torch"
         rows.append(
             [
-                f"{side['side']} ({library} {versions[library]}, Python {versions['python']})",
+                measurements.named(side),
                 measurements.spread(side["step_seconds"], 1, 1e3),
                 f"{rate:.0f}",
                 f"{rate / ceiling:.0%}",
@@ -201,11 +176,6 @@ def case_table(measured: dict[str, Any]) -> str:
         )
     columns = ["side", "step in ms", "GFLOP/s", "of ceiling", "peak MiB", "ours is faster by"]
     return measurements.table(columns, rows)
-
-
-def print_round(number: int) -> None:
-    """Shows that something is going on."""
-    print(f"\rround {number}", end="", file=sys.stderr, flush=True)
 
 
 def prepare(options: dict[str, Any]) -> tuple[dict[str, Any], Turn]:
@@ -289,10 +259,4 @@ def draw_batch(config: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 if __name__ == "__main__":
-    if worker_options() is not None:
-        serve(prepare)
-    else:
-        try:
-            main()
-        except UserError as error:
-            raise SystemExit(f"error: {error}") from None
+    run(main, prepare)
