@@ -153,6 +153,13 @@ def load_ours(path: Path, config: ConfigDict, total_steps: int) -> OurTraining:
     )
 
 
+def give_back_memory() -> None:
+    """Does what `dmfer_jax.train` does after its first step."""
+    from dmfer_jax import compiling
+
+    compiling.give_back_memory()
+
+
 def load_trainer(path: Path, config: ConfigDict, total_steps: int, *, compile: bool) -> Any:
     """Returns the `dmfer_jax.pytorch.training.Trainer` that begins with the state written.
 

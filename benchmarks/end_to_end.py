@@ -190,6 +190,8 @@ def prepare(options: dict[str, Any]) -> tuple[dict[str, Any], Turn]:
     else:
         facts, turn = prepare_torch(config, folder, options["workers"])
     turn(WARM_UP_STEPS)
+    if options["side"] == "ours":
+        both_networks.give_back_memory()
     return facts, turn
 
 

@@ -197,6 +197,8 @@ def prepare(options: dict[str, Any]) -> tuple[dict[str, Any], Turn]:
     losses = [step()]
     first = time.perf_counter() - began
     losses += [step() for _ in range(COMPARED_STEPS - 1)]
+    if options["side"] == "ours":
+        both_networks.give_back_memory()
 
     def turn(steps: int) -> dict[str, Any]:
         seconds = []

@@ -30,11 +30,10 @@ os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 
 import jax
-import jax.numpy as jnp
 from jax.experimental import topologies
-from jax.sharding import Mesh, Sharding
+from jax.sharding import Mesh
 
-from dmfer_jax import command, compiled, sharding, state, steps
+from dmfer_jax import command, compiled, compiling, sharding, state, steps
 from dmfer_jax import config as configs
 from dmfer_jax.chips import Topology, find_topology
 from dmfer_jax.errors import UserError
@@ -77,31 +76,20 @@ def compile_steps(
       train_batch: images of a training step on all chips together.
       eval_batch: the same of an evaluation step.
     """
-    given: Any = config  # Any: ConfigDict's annotation says that a field may be of any type
-    size, channels = given.data.image_size, given.data.channels
     model = state.make_model(config, classes)
     # The length of a run changes numbers of the schedule, not the program.
-    optimizer = make_optimizer(given.optimizer, make_schedule(config, 1000))
-    whole, split = sharding.replicated(mesh), sharding.batched(mesh)
-
-    def batch(n: int, *masks: str) -> dict[str, jax.ShapeDtypeStruct]:
-        image = jax.ShapeDtypeStruct((n, size, size, channels), jnp.uint8)
-        target = jax.ShapeDtypeStruct((n, classes), jnp.float32)
-        rows = {name: jax.ShapeDtypeStruct((n,), jnp.float32) for name in masks}
-        return {"image": image, "target": target, **rows}
-
+    optimizer = make_optimizer(config.optimizer, make_schedule(config, 1000))
     train_state = jax.eval_shape(lambda: state.init_state(config, model, optimizer))
+    train_state = compiling.place(train_state, sharding.replicated(mesh))
+    batch = compiling.shape_batch(config, classes, train_batch, mesh)
     train_step: Any = steps.make_train_step(config, model, optimizer, mesh)
-    lowered = train_step.lower(_placed(train_state, whole), _placed(batch(train_batch), split))
-    yield "training", lowered.compile(), train_batch
+    yield "training", train_step.lower(train_state, batch).compile(), train_batch
 
-    scored = batch(eval_batch, "mask", "first")
-    scored["label"] = jax.ShapeDtypeStruct((eval_batch,), jnp.int32)
+    batch = compiling.shape_batch(config, classes, eval_batch, mesh, scored=True)
     totals = jax.eval_shape(lambda: steps.empty_totals(classes))
+    totals = compiling.place(totals, sharding.replicated(mesh))
     eval_step: Any = steps.make_eval_step(model, mesh)
-    lowered = eval_step.lower(
-        _placed(train_state.eval_variables(), whole), _placed(scored, split), _placed(totals, whole)
-    )
+    lowered = eval_step.lower(train_state.eval_variables(), batch, totals)
     yield "evaluation", lowered.compile(), eval_batch
 
 
@@ -213,12 +201,6 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 _MEMORY = ("arguments", "outputs", "aliased", "temporaries", "code")
-
-
-def _placed(tree: Any, place: Sharding) -> Any:
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree
-    )
 
 
 def _describe(program: compiled.Program, topology: Topology, batch: int) -> dict[str, Any]:

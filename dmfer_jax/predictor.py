@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dmfer_jax.compiling import compiler_options
 from dmfer_jax.data.augment import normalize
 from dmfer_jax.errors import UserError
 from dmfer_jax.folding import fold_batch_norm
@@ -102,6 +103,8 @@ class Predictor:
         if self._device.platform == "cpu":
             kept = _transpose_multiplied(self._model, kept, self._image_shape)
         self._variables = jax.device_put(kept, self._device)
+        options = compiler_options(self._device.platform)
+        self._jitted = jax.jit(self._predict, compiler_options=options)
         self._programs: dict[int, Any] = {}
         self._compiling = threading.Lock()
 
@@ -143,7 +146,7 @@ class Predictor:
                 if bucket not in self._programs:
                     images = jax.ShapeDtypeStruct((bucket, *self._image_shape), jnp.uint8)
                     # Nothing is donated: no output could take the place of the images.
-                    lowered = jax.jit(self._predict).lower(self._variables, images)
+                    lowered = self._jitted.lower(self._variables, images)
                     self._programs[bucket] = lowered.compile()
         return self._programs[bucket]
 

@@ -11,9 +11,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dmfer_jax import losses, metrics
+from dmfer_jax.compiling import compiler_options
 from dmfer_jax.data import augment
 from dmfer_jax.models.dmfer import Dmfer, Outputs
-from dmfer_jax.sharding import batched, replicated
+from dmfer_jax.sharding import batched, platform, replicated
 from dmfer_jax.state import TrainState, random_key
 
 Batch = dict[str, jax.Array]
@@ -108,6 +109,7 @@ def make_train_step(
         in_shardings=(whole, batched(mesh)),
         out_shardings=(whole, whole),
         donate_argnums=0,
+        compiler_options=compiler_options(platform(mesh)),
     )
 
 
@@ -132,7 +134,11 @@ def make_eval_step(model: Dmfer, mesh: Mesh) -> EvalStep:
 
     whole, split = replicated(mesh), batched(mesh)
     return jax.jit(
-        step, in_shardings=(whole, split, whole), out_shardings=(whole, split), donate_argnums=2
+        step,
+        in_shardings=(whole, split, whole),
+        out_shardings=(whole, split),
+        donate_argnums=2,
+        compiler_options=compiler_options(platform(mesh)),
     )
 
 

@@ -8,8 +8,7 @@ split alone; test splits are scored once, after the last epoch.
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 import dmfer_jax
-from dmfer_jax import checkpoint, command, sharding, state, steps
+from dmfer_jax import checkpoint, command, compiling, sharding, state, steps
 from dmfer_jax import config as configs
 from dmfer_jax.data import sources
 from dmfer_jax.feeding import Batch, Feed
@@ -54,8 +53,13 @@ def train(config: ConfigDict, workdir: Path, began: float | None = None) -> dict
     print_summary(run)
     eval_step = steps.make_eval_step(run.model, run.mesh)
     with checkpoint.Checkpoints(workdir) as checkpoints:
-        train_state, note = restore_or_init(run, checkpoints)
-        train_state, note = train_steps(run, train_state, note, checkpoints, eval_step, began)
+        first_state = trace_first_state(run)
+        like = compiling.place(first_state.out_info, sharding.replicated(run.mesh))
+        train_step = compiling.compile_beside(lambda: compile_train_step(run, like))
+        train_state, note = restore_or_init(run, checkpoints, first_state)
+        train_state, note = train_steps(
+            run, train_state, note, checkpoints, train_step, eval_step, began
+        )
         report = make_report(run, train_state, note, checkpoints, eval_step)
     reports.write_report(workdir / "report.json", report)
     rows = writers.read_jsonl(workdir / "metrics.jsonl")
@@ -67,33 +71,35 @@ def train(config: ConfigDict, workdir: Path, began: float | None = None) -> dict
     return report
 
 
+def trace_first_state(run: Run) -> jax.stages.Traced:
+    """Returns the program that makes the state before the first step, which tells its shapes."""
+    born_sharded = jax.jit(
+        lambda: state.init_state(run.config, run.model, run.optimizer),
+        out_shardings=sharding.replicated(run.mesh),
+        compiler_options=compiling.init_options(sharding.platform(run.mesh)),
+    )
+    return born_sharded.trace()
+
+
 def restore_or_init(
-    run: Run, checkpoints: checkpoint.Checkpoints
+    run: Run, checkpoints: checkpoint.Checkpoints, first_state: jax.stages.Traced
 ) -> tuple[TrainState, dict[str, Any]]:
     """Returns the latest checkpoint's state and note, or those of a run that begins.
+
+    Args:
+      run: that begins or goes on.
+      checkpoints: of its folder.
+      first_state: of `trace_first_state`.
 
     Raises:
       UserError: the checkpoint is of other classes than the records.
     """
-
-    def init() -> TrainState:
-        return state.init_state(run.config, run.model, run.optimizer)
-
     step = checkpoints.step("last")
     if step is None:
-        # On the CPU compiling all that draws random numbers takes four times as long at level 3,
-        # for the same numbers in the same time.
-        on_cpu = run.mesh.devices.flat[0].platform == "cpu"
-        born_sharded = jax.jit(
-            init,
-            out_shardings=sharding.replicated(run.mesh),
-            compiler_options={"xla_backend_optimization_level": 1} if on_cpu else None,
-        )
-        return born_sharded(), {"epoch": 0.0, "seconds": 0.0}
+        return first_state.lower().compile()(), {"epoch": 0.0, "seconds": 0.0}
     checkpoints.check_classes(step, run.train.class_names)
     print(f"going on from step {step} of {run.total_steps} in {run.workdir}")
-    like = jax.eval_shape(init)
-    restored = checkpoints.load(step, like, sharding.replicated(run.mesh))
+    restored = checkpoints.load(step, first_state.out_info, sharding.replicated(run.mesh))
     return restored, checkpoints.note(step)
 
 
@@ -102,6 +108,7 @@ def train_steps(
     train_state: TrainState,
     note: dict[str, Any],
     checkpoints: checkpoint.Checkpoints,
+    compiled_step: Callable[[], steps.TrainStep],
     eval_step: steps.EvalStep,
     began: float,
 ) -> tuple[TrainState, dict[str, Any]]:
@@ -111,21 +118,23 @@ def train_steps(
     is an error rather than a wait in every step.
     """
     options, start = run.config.train, int(train_state.step)
-    train_step, learning_rates = make_train_step(run), list_learning_rates(run)
+    learning_rates = list_learning_rates(run)
     batches, progress = read_batches(run, start), make_progress(run, start)
     started = time.monotonic() - note["seconds"]
     guard = jax.transfer_guard("disallow")
     waiting: list[dict[str, jax.Array]] = []  # scalars of the steps since the last log line
     with writers.RunLog(run.workdir, start) as log, progress, Interruption() as interruption, guard:
+        with progress.paused("compiling"):
+            train_step = compiled_step()
         for step in range(start + 1, run.total_steps + 1):
             epoch = int(np.searchsorted(run.epoch_ends, step)) + 1
-            with progress.paused("compiling") if step == start + 1 else nullcontext():
-                with progress.waiting_for_input():
-                    batch = next(batches)
-                train_state, scalars = train_step(train_state, batch)
-                if step == start + 1:
-                    jax.block_until_ready(scalars)
-                    progress.print(f"first step after {time.monotonic() - began:.1f} s")
+            with progress.waiting_for_input():
+                batch = next(batches)
+            train_state, scalars = train_step(train_state, batch)
+            if step == start + 1:
+                jax.block_until_ready(scalars)
+                progress.print(f"first step after {time.monotonic() - began:.1f} s")
+                compiling.give_back_memory()
             waiting.append(scalars)
 
             stops = interruption.signal is not None
@@ -159,11 +168,14 @@ def train_steps(
     return train_state, note
 
 
-def make_train_step(run: Run) -> steps.TrainStep:
-    """The compiled step of this run."""
+def compile_train_step(run: Run, like: TrainState) -> steps.TrainStep:
+    """Returns the compiled step of a run, whose state has the shapes and places of `like`."""
+    config, classes = run.config, len(run.train.class_names)
     balanced = run.config.loss.class_weights == "balanced"
     class_weights = steps.balanced_weights(run.train.targets) if balanced else None
-    return steps.make_train_step(run.config, run.model, run.optimizer, run.mesh, class_weights)
+    step: Any = steps.make_train_step(config, run.model, run.optimizer, run.mesh, class_weights)
+    batch = compiling.shape_batch(config, classes, config.train.batch_size, run.mesh)
+    return step.lower(like, batch).compile()
 
 
 def list_learning_rates(run: Run) -> np.ndarray:
