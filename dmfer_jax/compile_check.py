@@ -4,8 +4,9 @@
   python -m dmfer_jax.compile_check --config=configs/ferplus.py --topology=v5e:1x1,v5e:4x4 \
       --batch_per_chip=1024 --out=checks.json
 
-Tells what a chip needs and does in each step, and the images per second that it cannot exceed.
-Needs no data and no TPU, only the package libtpu, which holds the compiler.
+Tells what a chip needs and does in each step, the time that its datasheet gives for each of these,
+and the images per second that the longest time allows. It needs no data and no TPU, only the
+package libtpu, which holds the compiler.
 """
 
 import importlib.util
@@ -165,7 +166,7 @@ def step_table(result: dict[str, Any]) -> list[list[str]]:
     rows.append(row("collectives in a row", *(str(p["longest_chain"]) for p in programs)))
     for bound in compiled.Bounds._fields:
         rows.append(row(f"{bound} bound", *(f"{p['bounds_ms'][bound]:,.2f} ms" for p in programs)))
-    for key, title in (("per_chip", "images/s at most"), ("in_all", "on all chips")):
+    for key, title in (("per_chip", "images/s these allow"), ("in_all", "on all chips")):
         rows.append(row(title, *(f"{p['images_per_second'][key]:,.0f}" for p in programs)))
     return rows
 
