@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,8 @@ def test_cpus_are_given_an_order_that_holds_fewer_values_at_a_time():
 
     def temporaries(options) -> int:
         lowered = jax.jit(long_chains, compiler_options=options).lower(x)
-        return lowered.compile().memory_analysis().temp_size_in_bytes
+        analysis: Any = lowered.compile().memory_analysis()
+        return analysis.temp_size_in_bytes
 
     assert temporaries(compiling.compiler_options("cpu")) < temporaries(None)
     assert compiling.compiler_options("gpu") is compiling.compiler_options("tpu") is None
