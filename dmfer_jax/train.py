@@ -9,6 +9,7 @@ split alone; test splits are scored once, after the last epoch.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -128,13 +129,14 @@ def train_steps(
             train_step = compiled_step()
         for step in range(start + 1, run.total_steps + 1):
             epoch = int(np.searchsorted(run.epoch_ends, step)) + 1
-            with progress.waiting_for_input():
-                batch = next(batches)
-            train_state, scalars = train_step(train_state, batch)
-            if step == start + 1:
-                jax.block_until_ready(scalars)
-                progress.print(f"first step after {time.monotonic() - began:.1f} s")
-                compiling.give_back_memory()
+            with progress.paused("first step") if step == start + 1 else nullcontext():
+                with progress.waiting_for_input():
+                    batch = next(batches)
+                train_state, scalars = train_step(train_state, batch)
+                if step == start + 1:
+                    jax.block_until_ready(scalars)
+                    progress.print(f"first step after {time.monotonic() - began:.1f} s")
+                    compiling.give_back_memory()
             waiting.append(scalars)
 
             stops = interruption.signal is not None
