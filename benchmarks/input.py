@@ -5,7 +5,7 @@
 
 Images are drawn: JPEGs of 224 pixels, decoded to 112. Ours decodes them into an array, as at the
 first start, and streams them as batches, as training does where they do not fit in memory. PyTorch
-reads the files in as many processes as ours has threads, with Pillow, to tensors of bytes. The
+reads the files in as many processes as ours, with Pillow, to tensors of bytes. The
 pixels must be the same. `--memory` runs whole trainings that stream. Have nothing else running.
 """
 
@@ -68,9 +68,7 @@ def read_flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Times the input, side by side.")
     parser.add_argument("--python_jax", default=sys.executable, help="interpreter with dmfer_jax")
     parser.add_argument("--python_torch", default=sys.executable, help="interpreter with torch")
-    parser.add_argument(
-        "--workers", type=int, default=2, help="threads of ours, processes of torch"
-    )
+    parser.add_argument("--workers", type=int, default=2, help="processes of each side that decode")
     parser.add_argument("--images", type=int, default=2_560, help="decoded by each side in a round")
     parser.add_argument("--batches", type=int, default=1_000, help="cached ones in a round")
     parser.add_argument("--rounds", type=int, default=7)

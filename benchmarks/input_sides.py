@@ -74,15 +74,17 @@ def prepare_cached(options: dict[str, Any]) -> Prepared:
 
 def prepare_array(options: dict[str, Any]) -> Prepared:
     """Ours, decoded into an array."""
-    from dmfer_jax.data import sources
+    from dmfer_jax.data.records import open_records
+    from dmfer_jax.data.sources import RecordImages
 
     split, dataset_dir = load_records(options)
-    records = sources.open_records(dataset_dir, "train")
+    records = open_records(dataset_dir, "train")
+
+    images = RecordImages(records, np.arange(len(records)), DECODED_SIZE, 3, options["workers"])
 
     def take(batches: int) -> None:
-        positions = np.arange(batches * BATCH)
-        images = sources.RecordImages(records, positions, DECODED_SIZE, 3)
-        images.decode_all(options["workers"])
+        del batches  # a round is all of them
+        images.decode_all()
 
     return facts_of_records(split), take
 
@@ -121,7 +123,7 @@ def load_records(options: dict[str, Any]) -> tuple[Any, Path]:
 
     folder = Path(options["folder"])
     dataset_dir = ensure_built("folder", str(folder / "faces"), str(folder / "records"))
-    changes = {"data.dataset": "folder", "data.memory_gib": 0.0}
+    changes = {"data.dataset": "folder", "data.memory_gib": 0.0, "data.workers": options["workers"]}
     config = both_networks.make_config({**changes, "data.image_size": DECODED_SIZE})
     return sources.load_split(dataset_dir, "train", config.data, train=True), dataset_dir
 

@@ -18,6 +18,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from dmfer_jax.config import find_config
+from dmfer_jax.data.images import quiet_decoder
 from dmfer_jax.errors import UserError
 
 
@@ -85,9 +86,7 @@ def _quiet_libraries() -> None:
     """Keeps to warnings; Orbax alone says thirty lines a checkpoint."""
     logging.set_verbosity(logging.WARNING)
     std_logging.getLogger("jax").setLevel(std_logging.WARNING)
-    # Of damaged images Pillow warns in its own terms; those that cannot be used are an error.
-    std_logging.getLogger("PIL").setLevel(std_logging.CRITICAL)
-    warnings.filterwarnings("ignore", module="PIL")
+    quiet_decoder()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be in any encoding
 

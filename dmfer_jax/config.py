@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
     data.limit = 0  # use only the first so many examples of each split; 0 is all
     data.memory_gib = 4.0  # a split whose decoded images fit in this is kept in memory
     data.device_gib = 2.0  # and one whose images fit in this, on every device, too; 0 is none
-    data.workers = 4  # threads that decode images of a split that does not fit
+    data.workers = 4  # processes that decode images: once where they fit, else whenever asked for
 
     # Each is a strength; 0 is off. All are off outside training.
     config.augment = augment = ConfigDict()

@@ -65,7 +65,7 @@ class Feed:
           seed: of the order.
           sampling: how often each class comes.
           start_step: how many batches have been consumed before.
-          workers: threads that read a split which is not on the devices.
+          workers: that read a split which is not on the devices, as there.
 
         Yields:
           `image` uint8 `[b, h, w, c]`, `target` float32 `[b, K]`.

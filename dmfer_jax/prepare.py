@@ -27,7 +27,8 @@ from rich.console import Console
 
 from dmfer_jax import command
 from dmfer_jax.config import DATA_DIR, DATASETS
-from dmfer_jax.data import builds, protocols, sources
+from dmfer_jax.data import builds, protocols
+from dmfer_jax.data.records import class_labels, open_records, read_fields, split_names
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import counts as tables
 from dmfer_jax.reporting.console import duration
@@ -145,7 +146,7 @@ def verify(folder: Path, console: Console | None = None) -> None:
       UserError: which records are damaged.
     """
     console = console or _console()
-    total = sum(len(sources.open_records(folder, split)) for split in sources.split_names(folder))
+    total = sum(len(open_records(folder, split)) for split in split_names(folder))
     with counting(console, total, "records") as on_progress:
         checked = builds.verify(folder, on_progress)
     console.print(
@@ -163,10 +164,10 @@ def print_counts(folder: Path, console: Console | None = None) -> None:
     """
     console = console or _console()
     splits, class_names = {}, ()
-    for split in sources.split_names(folder):
-        records = sources.open_records(folder, split)
-        class_names = sources.class_labels(records)["label"]
-        splits[split] = sources.read_fields(records)
+    for split in split_names(folder):
+        records = open_records(folder, split)
+        class_names = class_labels(records)["label"]
+        splits[split] = read_fields(records)
     _print(console, f"{builds.dataset_name(folder)} in {folder}")
     facts = builds.facts(folder)
     if "layout" in facts:

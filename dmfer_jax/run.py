@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from dmfer_jax import checkpoint, sharding, state
 from dmfer_jax.data import pipeline, sources
+from dmfer_jax.data.records import split_names
 from dmfer_jax.data.sources import Split
 from dmfer_jax.describe import describe_run
 from dmfer_jax.errors import UserError
@@ -75,7 +76,7 @@ def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
     valid_split = None
     if options.valid_split not in options.train_splits:
         valid_split = sources.load_split(dataset_dir, options.valid_split, options, train=False)
-    elif not set(options.test_splits) & set(sources.split_names(dataset_dir)):
+    elif not set(options.test_splits) & set(split_names(dataset_dir)):
         raise UserError(
             f"config.data.train_splits has '{options.valid_split}', and no split of "
             "config.data.test_splits is there: nothing would be left to score"

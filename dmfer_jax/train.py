@@ -22,6 +22,7 @@ import dmfer_jax
 from dmfer_jax import checkpoint, command, compiling, sharding, state, steps
 from dmfer_jax import config as configs
 from dmfer_jax.data import sources
+from dmfer_jax.data.records import split_names
 from dmfer_jax.feeding import Batch, Feed
 from dmfer_jax.interruption import Interruption
 from dmfer_jax.prepare import ensure_built
@@ -262,7 +263,7 @@ def make_report(
 ) -> dict[str, Any]:
     """Scores the last epoch, and the one chosen on validation, on the test splits too."""
     options = run.config.data
-    built = sources.split_names(run.dataset_dir)
+    built = split_names(run.dataset_dir)
     missing = [name for name in options.test_splits if name not in built]
     feeds = [run.valid_feed] if run.valid_feed else []
     feeds += [

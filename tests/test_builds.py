@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dmfer_jax.data import builds, sources
+from dmfer_jax.data import builds, records
 from dmfer_jax.errors import UserError
 from tests.data_builders import toy_dataset as toys
 
@@ -30,8 +30,8 @@ def open_all(folder: Path) -> None:
     """Does with a build what every command does first."""
     builds.dataset_name(folder)
     builds.facts(folder)
-    for split in sources.split_names(folder):
-        sources.read_fields(sources.open_records(folder, split))
+    for split in records.split_names(folder):
+        records.read_fields(records.open_records(folder, split))
 
 
 def remove(path: Path) -> None:

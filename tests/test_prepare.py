@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from data_builders.common import record_builder
-from dmfer_jax.data import builds, protocols, sources
+from dmfer_jax.data import builds, protocols, records
 from dmfer_jax.errors import UserError
 from dmfer_jax.evaluate import evaluate
 from dmfer_jax.labels import EXPRESSION_NAMES
@@ -265,7 +265,7 @@ def test_groups_and_seven_classes_reach_the_report(rafdb, data_dir, tmp_path):
     config.data.dataset, config.data.data_dir = "rafdb", str(tmp_path / "data")
     config.data.train_splits = ("train", "valid")
     folder = prepare("rafdb", str(rafdb), str(tmp_path / "data"), allow_mismatch=True)
-    assert len(sources.open_records(folder, "train+valid")) == 14
+    assert len(records.open_records(folder, "train+valid")) == 14
     report = evaluate(save_random_run(tmp_path / "run", config, RAFDB_NAMES), "last", ["test"])
     assert report["dataset"] == "rafdb/aligned"
     assert report["train_splits"] == ["train", "valid"]

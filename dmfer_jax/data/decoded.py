@@ -25,7 +25,7 @@ from dmfer_jax.data import builds
 DECODER_VERSION = 1
 """Of `images.decode_image`; raised whenever it gives other pixels for any file."""
 
-_FIELDS_VERSION = 1  # of what `sources.read_fields` returns
+_FIELDS_VERSION = 1  # of what `records.read_fields` returns
 _DAY = 24 * 3600  # seconds
 
 
@@ -72,7 +72,7 @@ class Decoded:
         return _map_images(path, shape)
 
     def fields(self, read: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Returns `sources.read_fields` of the split.
+        """Returns `records.read_fields` of the split.
 
         Args:
           read: reads them from the records.

@@ -1,6 +1,8 @@
 """The one image decoder, so that pixels never depend on which packages are installed."""
 
 import io
+import logging
+import warnings
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -9,6 +11,12 @@ from dmfer_jax.errors import UserError
 
 MAX_PIXELS = 50_000_000
 """Larger images are refused before they are decoded: a small file may claim any size."""
+
+
+def quiet_decoder() -> None:
+    """Keeps Pillow from warning of damaged images: those that cannot be used are an error."""
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="PIL")
 
 
 def decode_image(encoded: bytes, size: int, channels: int, name: str = "") -> np.ndarray:

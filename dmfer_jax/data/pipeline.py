@@ -9,7 +9,6 @@ import functools
 import itertools
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import grain
 import numpy as np
@@ -49,7 +48,8 @@ def train_batches(
       start_step: how many batches have been consumed before.
       host: which of the hosts this is; each reads its own examples.
       hosts: how many there are.
-      workers: threads that fetch ahead.
+      workers: threads that fetch ahead, each with a process that decodes if the images are not
+        in memory.
 
     Yields:
       `image` uint8 `[b, h, w, c]`, `target` float32 `[b, K]`.
@@ -58,7 +58,7 @@ def train_batches(
 
     def gather(step: int) -> Batch:
         positions = positions_of(step)
-        return {"image": _images(split, positions), "target": split.targets[positions]}
+        return {"image": split.images[positions], "target": split.targets[positions]}
 
     options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=2 * workers)
     batches = grain.MapDataset.range(sys.maxsize).map(gather)
@@ -102,7 +102,7 @@ def eval_batches(split: Split, batch_size: int) -> Iterator[Batch]:
     def gather(number: int) -> Batch:
         batch = _eval_part(split, batch_size, number)
         positions = batch.pop("position")
-        return {"image": _images(split, positions), "target": split.targets[positions], **batch}
+        return {"image": split.images[positions], "target": split.targets[positions], **batch}
 
     numbers = grain.MapDataset.range(-(-len(split) // batch_size))
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
@@ -155,10 +155,3 @@ def _eval_part(split: Split, batch_size: int, number: int) -> Batch:
         "mask": mask,
         "first": mask * ~split.repeated[padded],
     }
-
-
-def _images(split: Split, positions: np.ndarray) -> np.ndarray:
-    images: Any = split.images
-    if isinstance(images, np.ndarray):
-        return images[positions]
-    return np.stack([images[position] for position in positions])

@@ -14,21 +14,23 @@ from typing import Any, Protocol
 import numpy as np
 from ml_collections import ConfigDict
 
-from dmfer_jax.data import builds, protocols
+from dmfer_jax.data import protocols
 from dmfer_jax.data.decoded import Decoded
+from dmfer_jax.data.decoding import Decoders, Encoded
 from dmfer_jax.data.images import decode_image
+from dmfer_jax.data.records import Records, class_labels, open_records, read_fields
 from dmfer_jax.errors import UserError
 
 
 class Images(Protocol):
-    """uint8 images `[h, w, c]` by position: an array `[n, h, w, c]`, or `RecordImages`."""
+    """uint8 images by position: an array `[n, h, w, c]`, or `RecordImages`."""
 
     def __len__(self) -> int:
         """Number of images."""
         ...
 
     def __getitem__(self, index: Any, /) -> Any:
-        """The image at a position, a NumPy array."""
+        """The image at a position, a NumPy array; or those at an array of positions."""
         ...
 
 
@@ -64,31 +66,58 @@ class Split:
 
 
 class RecordImages:
-    """Images that are read and decoded when they are asked for."""
+    """Images that are read and decoded when they are asked for.
 
-    def __init__(self, records: Any, positions: np.ndarray, size: int, channels: int):
-        """Serves the records at `positions` as `[size, size, channels]`."""
+    Args:
+      records: of `open_records`.
+      positions: int `[n]`, which of the records.
+      size: height and width, in pixels.
+      channels: 1 or 3.
+      workers: processes that decode.
+    """
+
+    def __init__(
+        self, records: Records, positions: np.ndarray, size: int, channels: int, workers: int
+    ):
         self._records, self._positions = records, positions
-        self._size, self._channels = size, channels
+        self._size, self._channels, self._workers = size, channels, workers
+        self._decoders = Decoders(workers, size, channels)
 
     def __len__(self) -> int:
         return len(self._positions)
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        record = self._records[int(self._positions[index])]
-        name = f"{_text(record['name'])} (row {record['row']})"
-        return decode_image(record["image"], self._size, self._channels, name)
+        chosen = self._positions[index]
+        if chosen.ndim == 0:
+            encoded = self._read(int(chosen))
+            return decode_image(encoded.file, self._size, self._channels, encoded.name)
+        return self._decoders.decode([self._read(int(position)) for position in chosen])
 
-    def decode_all(self, threads: int) -> np.ndarray:
-        """Returns all images as one uint8 array `[n, size, size, channels]`."""
+    def decode_all(self) -> np.ndarray:
+        """Returns all images as one array `[n, size, size, channels]`."""
         images = np.empty((len(self), self._size, self._size, self._channels), np.uint8)
+        if len(self) <= _FEW:
+            for index in range(len(self)):
+                images[index] = self[index]
+            return images
 
-        def fill(index: int) -> None:
-            images[index] = self[index]
+        def fill(start: int) -> None:
+            images[start : start + _PART] = self[start : start + _PART]
 
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(fill, range(len(self)), chunksize=256))
+        with ThreadPoolExecutor(self._workers) as pool:
+            list(pool.map(fill, range(0, len(self), _PART)))
         return images
+
+    def _read(self, position: int) -> Encoded:
+        record = self._records.read(position, ("image", "name", "row"))
+        return Encoded(record["image"], f"{record['name'].decode()} (row {record['row']})")
+
+
+_FEW = 256
+"""Images that are decoded before a process that could do it would have started."""
+
+_PART = 64
+"""Images that a process decodes at a time."""
 
 
 def load_split(dataset_dir: Path, name: str, options: ConfigDict, *, train: bool) -> Split:
@@ -142,96 +171,26 @@ def load_split(dataset_dir: Path, name: str, options: ConfigDict, *, train: bool
     )
 
 
-def split_names(dataset_dir: Path) -> list[str]:
-    """Returns the names of the splits that a build has."""
-    return list(builds.open_build(dataset_dir).info.splits)
-
-
-def open_records(dataset_dir: Path, name: str) -> Any:
-    """Returns the records of a split by position, their images as encoded bytes.
-
-    Args:
-      dataset_dir: the version folder that the builder made.
-      name: of the split, or of several joined by "+".
-
-    Raises:
-      UserError: the build has no such split, or is damaged.
-    """
-    import tensorflow_datasets as tfds
-
-    builder: Any = builds.open_build(dataset_dir)
-    for part in name.split("+"):
-        if part not in builder.info.splits:
-            raise UserError(
-                f"{dataset_dir} has no split '{part}'; it has {', '.join(builder.info.splits)}"
-            )
-    # TFDS would decode otherwise with or without cv2 installed; see data/images.py.
-    return builder.as_data_source(split=name, decoders={"image": tfds.decode.SkipDecoding()})
-
-
-def class_labels(records: Any) -> dict[str, tuple[str, ...]]:
-    """Returns the names of the values of each field that is one of several: {field: names}.
-
-    "label" is the class; any other is an attribute of the person or the image, such as "gender".
-    """
-    import tensorflow_datasets as tfds
-
-    return {
-        field: tuple(feature.names)
-        for field, feature in records.dataset_info.features.items()
-        if isinstance(feature, tfds.features.ClassLabel)
-    }
-
-
-def read_fields(records: Any) -> dict[str, np.ndarray]:
-    """Returns what decides over the records and names them, as arrays `[n, ...]` over all of them.
-
-    Args:
-      records: of `open_records`.
-
-    Returns:
-      `label`, `name`, `row`; `first_row`, the votes and the fields of `class_labels` where the
-      dataset has them.
-
-    Raises:
-      UserError: the records are damaged.
-    """
-    fields = {key: [] for key in _FIELDS & records.dataset_info.features.keys()}
-    fields |= {key: [] for key in class_labels(records)}
-    with builds.readable_build(Path(records.dataset_info.data_dir)):
-        for record in records:
-            if record["label"] is None:  # what array_record gives for some files cut short
-                raise ValueError("a record is empty")
-            for key, values in fields.items():
-                values.append(_text(record[key]) if key == "name" else record[key])
-    return {key: np.asarray(values) for key, values in fields.items()}
-
-
-def _load_images(records: Any, decoded: Decoded, positions: np.ndarray, options: Any) -> Images:
+def _load_images(records: Records, decoded: Decoded, positions: np.ndarray, options: Any) -> Images:
     """The images at some positions of the records, in memory if they fit."""
-    size, channels, threads = options.image_size, options.channels, options.workers
+    size, channels, workers = options.image_size, options.channels, options.workers
 
     def fits(number: int) -> bool:
         return number * size**2 * channels <= options.memory_gib * 2**30
 
-    encoded = RecordImages(records, positions, size, channels)
+    encoded = RecordImages(records, positions, size, channels, workers)
     if not fits(len(positions)):
         return encoded
     # All are kept, not those of the protocol alone, so that they serve every protocol.
-    everything = RecordImages(records, np.arange(len(records)), size, channels)
+    everything = RecordImages(records, np.arange(len(records)), size, channels, workers)
     keeps = fits(len(records)) and not options.limit
     try:
-        images = decoded.images(
-            size, channels, (lambda: everything.decode_all(threads)) if keeps else None
-        )
+        images = decoded.images(size, channels, everything.decode_all if keeps else None)
     except UserError:  # of an image that is damaged, but may not be asked for
         images = None
     if images is None:
-        return encoded.decode_all(threads)
+        return encoded.decode_all()
     return images if len(positions) == len(images) else images[positions]
-
-
-_FIELDS = {"label", "name", "row", "first_row", "votes_new", "votes_label_csv"}
 
 
 def _labels(
@@ -274,7 +233,3 @@ def _without_columns(
     total = shares.sum(axis=1, keepdims=True)
     shares = shares / np.where(total > 0, total, 1)
     return keep & (total[:, 0] > 0), shares.argmax(axis=1), shares
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -13,8 +13,8 @@ from dmfer_jax.data.sources import Split
 CLASSES = 4
 
 
-class OneByOne:
-    """Images that are given out singly, as those that do not fit in memory."""
+class ReadWhenAsked:
+    """Images that are no array, as those that do not fit in memory."""
 
     def __init__(self, images: np.ndarray):
         self._images = images
@@ -23,7 +23,7 @@ class OneByOne:
         return len(self._images)
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        return self._images[int(index)]
+        return self._images[index]
 
 
 def make_split(
@@ -36,7 +36,7 @@ def make_split(
     targets[:, 0], targets[:, 1] = numbers / 100, 1 - numbers / 100
     return Split(
         name="train",
-        images=images if in_memory else OneByOne(images),
+        images=images if in_memory else ReadWhenAsked(images),
         labels=np.asarray(numbers % CLASSES if labels is None else labels, np.int32),
         targets=targets,
         rows=numbers * 10,

@@ -13,6 +13,7 @@ from PIL import Image
 
 from dmfer_jax.config import get_config
 from dmfer_jax.data import sources
+from dmfer_jax.data.records import split_names
 from dmfer_jax.data.sources import RecordImages, load_split
 from dmfer_jax.errors import UserError
 from dmfer_jax.labels import EXPRESSION_NAMES
@@ -237,8 +238,8 @@ def test_one_class_alone_is_an_error(pets_dir):
 
 
 def test_names_of_splits_are_those_built(ferplus_dir, faces_dir):
-    assert sorted(sources.split_names(ferplus_dir)) == ["test", "train", "valid"]
-    assert len(sources.split_names(faces_dir)) == 5
+    assert sorted(split_names(ferplus_dir)) == ["test", "train", "valid"]
+    assert len(split_names(faces_dir)) == 5
 
 
 def test_unknown_split_is_an_error_that_names_those_there_are(faces_dir):
@@ -259,10 +260,42 @@ def test_split_of_classes_left_out_alone_is_an_error_that_names_them(ferplus_dir
         load_split(ferplus_dir, "train", data(drop_classes=everything_there), train=True)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_damaged_image_is_an_error_that_names_its_row(threads):
-    records = [{"image": b"\x89PNG", "name": b"fer0000007.png", "row": 12}]
-    images = RecordImages(records, np.array([0]), 48, 1)
-    for read in (lambda: images[0], lambda: images.decode_all(threads)):
+def encode(value: int) -> bytes:
+    """A grey PNG of 8 pixels a side."""
+    png = io.BytesIO()
+    Image.new("L", (8, 8), value).save(png, "png")
+    return png.getvalue()
+
+
+class Listed(list[dict[str, Any]]):
+    """Records that were not built."""
+
+    def read(self, position: int, names: Any) -> dict[str, Any]:
+        return {name: self[position][name] for name in names}
+
+
+@pytest.mark.parametrize("number", [3, 300])
+def test_images_are_the_same_singly_together_and_all_at_once(number):
+    values = np.arange(number) % 256
+    records: Any = Listed(
+        {"image": encode(int(value)), "name": b"%d.png" % row, "row": row}
+        for row, value in enumerate(values)
+    )
+    positions = np.arange(number)[::-1]
+    images = RecordImages(records, positions, 8, 1, workers=2)
+    expected = np.broadcast_to(values[::-1, None, None, None], (number, 8, 8, 1)).astype(np.uint8)
+    np.testing.assert_array_equal(images.decode_all(), expected)
+    np.testing.assert_array_equal(images[np.array([2, 0, 2])], expected[[2, 0, 2]])
+    np.testing.assert_array_equal(images[1], expected[1])
+
+
+@pytest.mark.parametrize("number", [1, 300])
+def test_damaged_image_is_an_error_that_names_its_row(number):
+    png = encode(0)
+    records: Any = Listed({"image": png, "name": b"0.png", "row": 0} for _ in range(number))
+    records[-1] = {"image": b"\x89PNG", "name": b"fer0000007.png", "row": 12}
+    images = RecordImages(records, np.arange(number), 48, 1, workers=2)
+    last = number - 1
+    for read in (lambda: images[last], lambda: images[np.array([last])], images.decode_all):
         with pytest.raises(UserError, match=r"'fer0000007\.png \(row 12\)' cannot be decoded"):
             read()

@@ -13,7 +13,7 @@ from data_builders.affectnet import affectnet_dataset_builder
 from data_builders.affectnet.affectnet_dataset_builder import Builder, valid_count
 from data_builders.common.source_files import SourceFiles
 from data_builders.common.survey import Survey
-from dmfer_jax.data import sources
+from dmfer_jax.data.records import open_records
 from tests.data_builders import affectnet_files as tiny
 from tests.data_builders.packing import PACKINGS, pack, tar_bytes, write_folder, zip_bytes
 
@@ -43,7 +43,7 @@ def build(source: Path, place: Path, variant: str = "") -> dict[str, dict[str, A
         return {
             record["name"].decode(): {**record, "split": split}
             for split in found.splits
-            for record in sources.open_records(Path(builder.data_dir), split)
+            for record in open_records(Path(builder.data_dir), split)
         }
 
 

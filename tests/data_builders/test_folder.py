@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dmfer_jax.data.sources import class_labels, open_records
+from dmfer_jax.data.records import class_labels, open_records
 from dmfer_jax.errors import UserError
 from tests.data_builders.folder_files import (
     built,

@@ -19,14 +19,15 @@ from PIL import ExifTags, Image
 from data_builders.common import exclusive, image_builder, record_builder
 from data_builders.common.exclusive import building_alone
 from data_builders.common.image_builder import stored_image
-from dmfer_jax.data import builds, images, sources
+from dmfer_jax.data import builds, images
+from dmfer_jax.data.records import open_records
 from dmfer_jax.errors import UserError
 from tests.data_builders import toy_dataset as toys
 from tests.data_builders.packing import write_folder
 
 
 def records_of(folder: Path, split: str = "train") -> list[dict[str, Any]]:
-    return list(sources.open_records(folder, split))
+    return list(open_records(folder, split))
 
 
 def test_records_are_the_files_in_their_order(tmp_path):
@@ -289,7 +290,7 @@ def built(tmp_path) -> Path:
 
 def test_flipped_byte_in_a_record_is_found(built):
     shard = next(built.glob("toy-train.array_record*1"))
-    image = next(iter(sources.open_records(built, "train")))["image"]
+    image = next(iter(open_records(built, "train")))["image"]
     flip(shard, shard.read_bytes().index(image[-100:]))
     with pytest.raises(UserError, match=r"is damaged: .*\n  split 'train', record "):
         builds.verify(built)
