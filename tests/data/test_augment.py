@@ -234,3 +234,19 @@ def test_bytes_become_zero_to_one_and_the_network_takes_minus_one_to_one():
     for given in (images, augment.to_float(jnp.asarray(images))):
         found = augment.normalize(jnp.asarray(given))
         np.testing.assert_allclose(np.ravel(found), [-1, -0.6, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width", "channels"), [(16, 16, 1), (9, 13, 3)])
+def test_products_sample_what_looking_up_finds(height, width, channels):
+    random = np.random.default_rng(1)
+    images = random.random((5, height, width, channels), np.float32)
+    y, x = (random.uniform(0, side - 1, (5, height, width)) for side in (height, width))
+    y[0, 0, :3], x[0, 0, :3] = (
+        (0, height - 1, 4),
+        (width - 1, 0, 7),
+    )  # corners, and a pixel's center
+    y, x = y.astype(np.float32), x.astype(np.float32)
+    found = augment._sample_by_lookup(images, y, x)
+    products = augment._sample_by_products(images, y, x)
+    np.testing.assert_allclose(products, found, atol=2e-6)
+    np.testing.assert_allclose(found[0, 0, 2], images[0, 4, 7], atol=1e-6)
