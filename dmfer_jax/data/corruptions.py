@@ -95,7 +95,11 @@ class CorruptedImages:
         return len(self._rows)
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        return corrupt(self._images[index], self._kind, self._level, int(self._rows[index]))
+        images, rows = self._images[index], self._rows[index]
+        if rows.ndim == 0:
+            return corrupt(images, self._kind, self._level, int(rows))
+        harmed = zip(images, rows.tolist(), strict=True)
+        return np.stack([corrupt(image, self._kind, self._level, row) for image, row in harmed])
 
 
 def _random(kind: str, row: int) -> np.random.RandomState:

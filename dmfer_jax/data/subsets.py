@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -97,9 +97,15 @@ class _SelectedImages:
     def __len__(self) -> int:
         return len(self._which)
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        number, position = self._which[index]
-        return self._sources[number][int(position)]
+    def __getitem__(self, index: Any) -> np.ndarray:
+        numbers, positions = self._which[index].T
+        if numbers.ndim == 0:
+            return self._sources[numbers][int(positions)]
+        by_source = np.argsort(numbers, kind="stable")
+        images = np.concatenate(
+            [self._sources[number][positions[numbers == number]] for number in np.unique(numbers)]
+        )
+        return images[np.argsort(by_source)]
 
 
 def _gather(splits: Sequence[Split], which: np.ndarray, name: str) -> Split:

@@ -1,5 +1,7 @@
 """A list's images among records: exact names, records' labels, nothing lost on the way."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ HASHES = ["bc9ad400db82eca1882b11c9603348fb3e92f5b0d67391ac22a1bc79", 7 * "83dac
 
 
 class DecodedOnDemand:
-    """Images of which one at a time can be had, as of a split too large for the memory."""
+    """Images by position or positions alone, as of a split too large for the memory."""
 
     def __init__(self, images: np.ndarray):
         self._images = images
@@ -23,8 +25,8 @@ class DecodedOnDemand:
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        assert isinstance(index, int)
+    def __getitem__(self, index: Any) -> np.ndarray:
+        assert isinstance(index, int) or index.dtype.kind == "i"
         return self._images[index]
 
 
