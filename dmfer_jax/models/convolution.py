@@ -20,11 +20,14 @@ from dmfer_jax.models import winograd
 _SMALL_MAP = 7 * 7
 """Positions of a map up to which one product of patches beats XLA's convolution."""
 
-_WINOGRAD_MAP = 14 * 14
-"""Positions of a map up to which Winograd's algorithm beats XLA's convolution."""
+_WINOGRAD_CHANNELS = 32
+"""Channels from which on the products that Winograd's algorithm saves are worth its transforms."""
 
 _WINOGRAD_PIXELS = 256
 """Pixels of a batch, below which transforming the kernel costs more than Winograd saves."""
+
+_WINOGRAD_TILES = 64
+"""Tiles of a batch, below which the products of large tiles are too small to be fast."""
 
 _CHUNK_BYTES = 5 * 2**20
 """What a kernel gradient copies at a time: as much as stays in the cache until it is multiplied."""
@@ -87,18 +90,30 @@ def _convolve(stride: int, x: Array, kernel: Array) -> Array:
     size, _, c, o = kernel.shape
     n, h, w, _ = x.shape
     height, width = (h - 1) // stride + 1, (w - 1) // stride + 1
-    if _takes_winograd(size, stride, x):
-        return winograd.convolve(x, kernel)
+    if _takes_winograd(stride, x, kernel):
+        return winograd.convolve(x, kernel, _tile(x))
     if not is_product(size, height, width):
         return _direct(stride, x, kernel)
     patches = jnp.concatenate(_taps(x, size, stride), axis=-1).reshape(-1, size * size * c)
     return (patches @ kernel.reshape(-1, o)).reshape(n, height, width, o)
 
 
-def _takes_winograd(size: int, stride: int, x: Array) -> bool:
-    n, h, w, c = x.shape
-    worthwhile = h * w <= _WINOGRAD_MAP and n * h * w >= _WINOGRAD_PIXELS and c > size
+def _takes_winograd(stride: int, x: Array, kernel: Array) -> bool:
+    n, h, w, _ = x.shape
+    size, _, c, o = kernel.shape
+    worthwhile = n * h * w >= _WINOGRAD_PIXELS and min(c, o) >= _WINOGRAD_CHANNELS
     return size == 3 and stride == 1 and worthwhile
+
+
+def _tile(x: Array) -> int:
+    """The tile that needs the fewest products; the smallest, where there are not enough tiles."""
+    n, h, w, _ = x.shape
+    enough = [
+        tile
+        for tile in winograd.TILES
+        if tile == min(winograd.TILES) or n * winograd.tiles(tile, h, w) >= _WINOGRAD_TILES
+    ]
+    return min(enough, key=lambda tile: winograd.products(tile, h, w))
 
 
 def _forward(stride: int, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -117,8 +132,8 @@ def _input_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
     """The gradient of x, of the shape of x."""
     size, _, c, o = kernel.shape
     (_, h, w, _), (_, height, width, _) = x.shape, dy.shape
-    if _takes_winograd(size, stride, dy):
-        return winograd.input_gradient(dy, kernel)
+    if _takes_winograd(stride, dy, kernel):
+        return winograd.input_gradient(dy, kernel, _tile(dy))
     if size > 1 and height * width > _SMALL_MAP:
         return jax.vjp(lambda x: _direct(stride, x, kernel), x)[1](dy)[0]
     # One product for all taps, on the kernel as it lies; then each tap's share goes to its place.
@@ -145,10 +160,10 @@ def _kernel_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
     n, height, width, _ = dy.shape
     if size == 1:
         return _product(x[:, ::stride, ::stride], dy).reshape(kernel.shape)
+    if (size, stride) == (3, 1) and c >= size:
+        return winograd.kernel_gradient(x, dy, _tile(dy))
     if c < size:
         part, copied = partial(_gradient_by_planes, size, stride), size * size * c
-    elif (size, stride) == (3, 1):
-        part, copied = winograd.kernel_gradient, 4 * (c + o) // 3  # a third of it at a time
     elif (size, stride) == (3, 2):
         part, copied = _gradient_by_shifts, 6 * c + 3 * o
     else:

@@ -245,7 +245,7 @@ def test_products_sample_what_looking_up_finds(height, width, channels):
         (0, height - 1, 4),
         (width - 1, 0, 7),
     )  # corners, and a pixel's center
-    y, x = y.astype(np.float32), x.astype(np.float32)
+    images, y, x = (jnp.asarray(array, jnp.float32) for array in (images, y, x))
     found = augment._sample_by_lookup(images, y, x)
     products = augment._sample_by_products(images, y, x)
     np.testing.assert_allclose(products, found, atol=2e-6)

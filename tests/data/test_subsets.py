@@ -108,6 +108,8 @@ def test_names_are_looked_for_in_several_splits_and_counted_once():
         1,
         0,
     ]
+    together = selection.split.images[np.array([2, 0, 1])]
+    assert together[:, 0, 0, 0].tolist() == [0, 11, 1]
     assert (selection.missing, selection.relabelled) == ((), 0)
 
 

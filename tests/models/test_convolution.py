@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from dmfer_jax.models import convolution
+from dmfer_jax.models import convolution, winograd
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -28,10 +28,10 @@ def reference(stride: int, size: int) -> Any:
 @pytest.mark.parametrize(
     ("side", "channels", "size", "stride"),
     [
-        (9, 4, 3, 1),  # Winograd's algorithm
-        (6, 4, 3, 1),  # of tiles that fit
-        (18, 4, 3, 1),  # a map too large for it
-        (4, 4, 3, 1),  # too few pixels for it: one product
+        (9, 32, 3, 1),  # Winograd's algorithm, tiles of 4 over the edge
+        (6, 32, 3, 1),  # tiles of 2 that fit
+        (12, 4, 3, 1),  # too few channels for it
+        (4, 32, 3, 1),  # too few pixels for it: one product
         (10, 4, 3, 2),  # down to a small map, from an even side
         (9, 4, 3, 2),
         (18, 4, 3, 2),  # down to a large one
@@ -45,7 +45,8 @@ def reference(stride: int, size: int) -> Any:
     ],
 )
 def test_a_convolution_and_its_gradients_are_those_of_xla(side, channels, size, stride):
-    x, kernel = draw(6, side, side + 2, channels, seed=0), draw(size, size, channels, 5, seed=1)
+    x = draw(6, side, side + 2, channels, seed=0)
+    kernel = draw(size, size, channels, channels + 1, seed=1)
     half = size // 2
     ours = functools.partial(
         convolution.convolve,
@@ -63,15 +64,21 @@ def test_a_convolution_and_its_gradients_are_those_of_xla(side, channels, size, 
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-4)
 
 
-def test_a_kernel_gradient_is_the_same_in_one_chunk_and_in_many(monkeypatch):
+@pytest.mark.parametrize(("size", "stride"), [(3, 2), (3, 1)])
+def test_a_kernel_gradient_is_the_same_in_one_chunk_and_in_many(size, stride, monkeypatch):
+    side = 9 // stride + 9 % 2 * (stride - 1)
     x, kernel, dy = (
         draw(6, 9, 9, 4, seed=0),
-        draw(3, 3, 4, 5, seed=1),
-        draw(6, 9, 9, 5, seed=2),
+        draw(size, size, 4, 5, seed=1),
+        draw(6, side, side, 5, seed=2),
     )
-    whole = convolution._kernel_gradient(1, x, kernel, dy)
-    monkeypatch.setattr(convolution, "_CHUNK_BYTES", 2 * 9 * 9 * (4 * (4 + 5) // 3) * 4)
-    lowered = jax.jit(functools.partial(convolution._kernel_gradient, 1)).lower(x, kernel, dy)
+    monkeypatch.setattr(convolution, "_SMALL_MAP", 0)
+    gradient = functools.partial(convolution._kernel_gradient, stride)
+    whole = gradient(x, kernel, dy)
+    monkeypatch.setattr(convolution, "_CHUNK_BYTES", 2 * side**2 * (6 * 4 + 3 * 5) * 4)
+    monkeypatch.setattr(winograd, "_CACHED_BYTES", 2 * 16 * 5 * 5 * (4 + 5) * 4)
+    jax.clear_caches()
+    lowered = jax.jit(gradient).lower(x, kernel, dy)
     assert "tensor<3x2x9x9x4xf32>" in lowered.as_text()  # three chunks of two images
     np.testing.assert_allclose(lowered.compile()(x, kernel, dy), whole, rtol=1e-5, atol=1e-4)
 
