@@ -51,6 +51,8 @@ def make_train_step(
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = random_key(config.seed, "augment", state.step)
         images = augment.augment(key, augment.to_float(batch["image"]), config.augment)
+        # Else XLA augments once more for the gradient of the first kernel.
+        images = jax.lax.optimization_barrier(augment.normalize(images))
         targets = batch["target"]
         mask = jnp.ones(targets.shape[0])
         weights = mask if class_weights is None else targets @ jnp.asarray(class_weights)
@@ -58,7 +60,7 @@ def make_train_step(
         def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, ...]]:
             outputs, updates = model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
-                augment.normalize(images),
+                images,
                 train=True,
                 mutable=["batch_stats"],
                 rngs={"dropout": random_key(config.seed, "dropout", state.step)},

@@ -139,21 +139,26 @@ def _bilinear(images: Array, y: Array, x: Array) -> Array:
 
 
 def _sample_by_lookup(images: Array, y: Array, x: Array) -> Array:
-    """Looks up the four pixels around each position, and weighs them."""
-    n, h, w, c = images.shape
+    """Looks up the 2 x 2 pixels around each position, and weighs them."""
+    _, h, w, c = images.shape
     top = jnp.minimum(jnp.floor(y).astype(jnp.int32), h - 2)
     left = jnp.minimum(jnp.floor(x).astype(jnp.int32), w - 2)
-    flat = images.reshape(n, h * w, c)
-
-    def at(row: Array, column: Array) -> Array:
-        index = (row * w + column).reshape(n, h * w, 1)
-        # Positions are clipped: without a promise every pixel would be checked again.
-        found = jnp.take_along_axis(flat, index, axis=1, mode="promise_in_bounds")
-        return found.reshape(n, h, w, c)
-
+    found = jax.lax.gather(  # [n, h, w, 2, 2, c]
+        images,
+        jnp.stack([top, left], axis=-1),
+        jax.lax.GatherDimensionNumbers(
+            offset_dims=(3, 4, 5),
+            collapsed_slice_dims=(),
+            start_index_map=(1, 2),
+            operand_batching_dims=(0,),
+            start_indices_batching_dims=(0,),
+        ),
+        (1, 2, 2, c),
+        mode="promise_in_bounds",  # positions are clipped; unpromised, all would be checked again
+    )
     below, right = (y - top)[..., None], (x - left)[..., None]
-    upper = at(top, left) * (1 - right) + at(top, left + 1) * right
-    lower = at(top + 1, left) * (1 - right) + at(top + 1, left + 1) * right
+    upper = found[..., 0, 0, :] * (1 - right) + found[..., 0, 1, :] * right
+    lower = found[..., 1, 0, :] * (1 - right) + found[..., 1, 1, :] * right
     return upper * (1 - below) + lower * below
 
 

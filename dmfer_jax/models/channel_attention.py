@@ -56,9 +56,7 @@ class ChannelSelfAttention(nn.Module):
         # In float32: a cosine of bfloat16 sums would lose what the temperature then magnifies.
         q, k = (_unit(y.astype(jnp.float32)) for y in (q, k))
         tau = self.param("temperature", nn.initializers.ones, (self.heads, 1, 1), jnp.float32)
-        attention = jax.nn.softmax(tau * (q @ k.swapaxes(-1, -2)), axis=-1).astype(v.dtype)
-        y = (attention @ v).transpose(0, 3, 1, 2).reshape(n, h, w, c)
-        return x + y
+        return x + _attend(q, k, v, tau).transpose(0, 3, 1, 2).reshape(n, h, w, c)
 
 
 class SqueezeExcite(nn.Module):
@@ -75,6 +73,44 @@ class SqueezeExcite(nn.Module):
         gate = nn.relu(dense(max(c // self.reduction, 8), name="squeeze")(x.mean(axis=(1, 2))))
         gate = nn.sigmoid(dense(c, name="excite")(gate))  # [n, c]
         return x * gate[:, None, None, :]
+
+
+@jax.custom_vjp
+def _attend(q: Array, k: Array, v: Array, tau: Array) -> Array:
+    """softmax(tau q k^T) v of each head, of arrays `[n, heads, c/heads, h*w]`.
+
+    Only one array `[n, heads, c/heads, c/heads]` is kept, the exponentials, and each is passed over
+    as seldom as can be: sums and scales are those of the much smaller arrays beside them, in the
+    gradient as in Dao et al., *FlashAttention* (2022), appendix B.
+    """
+    return _attend_forward(q, k, v, tau)[0]
+
+
+def _attend_forward(q: Array, k: Array, v: Array, tau: Array) -> tuple[Array, tuple[Array, ...]]:
+    logits = tau * (q @ k.swapaxes(-1, -2))
+    weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    y = (_product(weights.astype(v.dtype), v) / total).astype(v.dtype)
+    return y, (q, k, v, tau, weights, total, y)
+
+
+def _attend_backward(residuals: tuple[Array, ...], dy: Array) -> tuple[Array, ...]:
+    q, k, v, tau, weights, total, y = residuals
+    scaled = (dy / total).astype(v.dtype)
+    dv = weights.astype(v.dtype).swapaxes(-1, -2) @ scaled
+    # With A = weights / total the gradient of A is dy v^T, and its mean under A is that of dy y.
+    mean = jnp.sum(scaled * y, axis=-1, keepdims=True, dtype=jnp.float32)
+    dlogits = weights * (_product(scaled, v.swapaxes(-1, -2)) - mean)
+    dq, dk = dlogits @ k, dlogits.swapaxes(-1, -2) @ (tau * q)
+    dtau = jnp.sum(q * dq, axis=(0, 2, 3), keepdims=True)[0]
+    return tau * dq, dk, dv, dtau
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _product(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, preferred_element_type=jnp.float32)
 
 
 def _unit(y: Array) -> Array:

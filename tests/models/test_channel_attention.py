@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dmfer_jax.models import channel_attention
 from dmfer_jax.models.channel_attention import ChannelSelfAttention, SqueezeExcite
 from tests.models.variables import draw_variables
 
@@ -71,6 +72,27 @@ def test_weights_over_channels_sum_to_one(x):
     value[0, 0, 0, :] = 1
     given["params"]["value"]["kernel"] = value
     np.testing.assert_allclose(jax.jit(module.apply)(given, x), x + 1, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("sharpness", [0.7, 60.0])  # with 60 most weights are 0
+def test_gradients_are_those_of_a_softmax(sharpness):
+    random = np.random.default_rng(0)
+
+    def unit() -> np.ndarray:
+        drawn = random.normal(size=(N, HEADS, 5, 4)).astype(np.float32)
+        return drawn / np.linalg.norm(drawn, axis=-1, keepdims=True)
+
+    q, k, v, dy = unit(), unit(), unit(), unit()
+    tau = np.array([sharpness, 1.0], np.float32).reshape(HEADS, 1, 1)
+
+    def plain(q: Any, k: Any, v: Any, tau: Any) -> Any:
+        return jax.nn.softmax(tau * (q @ k.swapaxes(-1, -2)), axis=-1) @ v
+
+    expected, pull_back = jax.vjp(plain, q, k, v, tau)
+    found, pull_ours_back = jax.vjp(channel_attention._attend, q, k, v, tau)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(pull_ours_back(dy), pull_back(dy), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_tokens_are_channels_so_the_order_of_pixels_does_not_matter(x):
