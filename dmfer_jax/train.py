@@ -52,13 +52,16 @@ def train(config: ConfigDict, workdir: Path, began: float | None = None) -> dict
     configs.validate(config)
     dataset_dir = ensure_built(config.data.dataset, config.data.source, config.data.data_dir)
     run = start_run(config, workdir, dataset_dir)
-    print_summary(run)
     eval_step = steps.make_eval_step(run.model, run.mesh)
     with checkpoint.Checkpoints(workdir) as checkpoints:
         first_state = trace_first_state(run)
         like = compiling.place(first_state.out_info, sharding.replicated(run.mesh))
+        # Lowered here: Python does one thing at a time, and what compiles first runs first.
+        begins = checkpoints.step("last") is None
+        init = compiling.compile_beside(first_state.lower().compile) if begins else None
         train_step = compiling.compile_beside(lambda: compile_train_step(run, like))
-        train_state, note = restore_or_init(run, checkpoints, first_state)
+        print_summary(run)
+        train_state, note = init_or_restore(run, init, checkpoints, like)
         train_state, note = train_steps(
             run, train_state, note, checkpoints, train_step, eval_step, began
         )
@@ -83,25 +86,30 @@ def trace_first_state(run: Run) -> jax.stages.Traced:
     return born_sharded.trace()
 
 
-def restore_or_init(
-    run: Run, checkpoints: checkpoint.Checkpoints, first_state: jax.stages.Traced
+def init_or_restore(
+    run: Run,
+    init: Callable[[], Callable[[], TrainState]] | None,
+    checkpoints: checkpoint.Checkpoints,
+    like: TrainState,
 ) -> tuple[TrainState, dict[str, Any]]:
-    """Returns the latest checkpoint's state and note, or those of a run that begins.
+    """Returns the state and note of a run that begins, or those of its latest checkpoint.
 
     Args:
       run: that begins or goes on.
+      init: waits for the program that makes the first state; None where there is a checkpoint.
       checkpoints: of its folder.
-      first_state: of `trace_first_state`.
+      like: shapes and places of the state.
 
     Raises:
       UserError: the checkpoint is of other classes than the records.
     """
+    if init is not None:
+        return init()(), {"epoch": 0.0, "seconds": 0.0}
     step = checkpoints.step("last")
-    if step is None:
-        return first_state.lower().compile()(), {"epoch": 0.0, "seconds": 0.0}
+    assert step is not None
     checkpoints.check_classes(step, run.train.class_names)
     print(f"going on from step {step} of {run.total_steps} in {run.workdir}")
-    restored = checkpoints.load(step, first_state.out_info, sharding.replicated(run.mesh))
+    restored = checkpoints.load(step, like, sharding.replicated(run.mesh))
     return restored, checkpoints.note(step)
 
 

@@ -225,7 +225,7 @@ def test_functions_are_traced_once_and_the_state_before_is_given_up(
     keep(steps, "example_losses")  # of the training step alone, asked for whenever it is traced
     keep(steps, "make_eval_step")
     keep(train, "start_run")
-    keep(train, "restore_or_init")
+    keep(train, "init_or_restore")
     report = train.train(tiny_config, tmp_path)
     # 16 faces in batches of 12: the last one of each evaluation is padded.
     (run,) = made["start_run"]
@@ -234,7 +234,7 @@ def test_functions_are_traced_once_and_the_state_before_is_given_up(
     if device_gib:
         compiled += [run.train_feed.gather, run.valid_feed.gather]
     assert [function._cache_size() for function in compiled] == [1] * len(compiled)
-    ((before, _),) = made["restore_or_init"]
+    ((before, _),) = made["init_or_restore"]
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
     # Batches and results are the same, wherever the images lie.
     expected = finished[1]["checkpoints"]["last"]["splits"]

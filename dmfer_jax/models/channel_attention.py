@@ -54,7 +54,7 @@ class ChannelSelfAttention(nn.Module):
 
         q, k, v = project("query"), project("key"), project("value")
         # In float32: a cosine of bfloat16 sums would lose what the temperature then magnifies.
-        q, k = (_unit(y.astype(jnp.float32)) for y in (q, k))
+        q, k = (_unit(y.astype(_long(y))) for y in (q, k))
         tau = self.param("temperature", nn.initializers.ones, (self.heads, 1, 1), jnp.float32)
         return x + _attend(q, k, v, tau).transpose(0, 3, 1, 2).reshape(n, h, w, c)
 
@@ -99,7 +99,7 @@ def _attend_backward(residuals: tuple[Array, ...], dy: Array) -> tuple[Array, ..
     scaled = (dy / total).astype(v.dtype)
     dv = weights.astype(v.dtype).swapaxes(-1, -2) @ scaled
     # With A = weights / total the gradient of A is dy v^T, and its mean under A is that of dy y.
-    mean = jnp.sum(scaled * y, axis=-1, keepdims=True, dtype=jnp.float32)
+    mean = jnp.sum(scaled * y, axis=-1, keepdims=True, dtype=_long(y))
     dlogits = weights * (_product(scaled, v.swapaxes(-1, -2)) - mean)
     dq, dk = dlogits @ k, dlogits.swapaxes(-1, -2) @ (tau * q)
     dtau = jnp.sum(q * dq, axis=(0, 2, 3), keepdims=True)[0]
@@ -110,7 +110,12 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 
 def _product(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, preferred_element_type=jnp.float32)
+    return jnp.matmul(a, b, preferred_element_type=_long(a))
+
+
+def _long(y: Array) -> Any:
+    """The type to sum in: at least float32."""
+    return jnp.promote_types(y.dtype, jnp.float32)
 
 
 def _unit(y: Array) -> Array:

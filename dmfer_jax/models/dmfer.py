@@ -17,7 +17,7 @@ from dmfer_jax.models.two_scale import TwoScaleFeatures
 
 
 class Outputs(NamedTuple):
-    """What the network gives, in float32.
+    """What the network gives, in float32 (or in float64, where it computes in that).
 
     Attributes:
       logits: `[n, K]`.
@@ -102,7 +102,8 @@ class Dmfer(nn.Module):
             x = ConvNorm(self.embedding, 1, relu=False, name="compress", **layers)(x, train)
         else:
             x = keep_top_channels(x, self.embedding)
-        embedding = x.mean(axis=(1, 2)).astype(jnp.float32)  # [n, C]
+        embedding = x.mean(axis=(1, 2))
+        embedding = embedding.astype(jnp.promote_types(x.dtype, jnp.float32))  # [n, C]
         centers = None
         if self.learned_centers:
             shape = (self.num_classes, self.embedding)
