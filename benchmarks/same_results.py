@@ -76,9 +76,10 @@ def main() -> None:
 @contextmanager
 def plain_layers() -> Iterator[None]:
     """Computes convolutions, max pooling and attention as XLA and Flax do."""
+    padding: Any = [(1, 1), (1, 1)]  # its annotation knows names of paddings only
 
     def pool(x: Any) -> Any:
-        return nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+        return nn.max_pool(x, (3, 3), (2, 2), padding)
 
     def attend(q: Any, k: Any, v: Any, tau: Any) -> Any:
         return jax.nn.softmax(tau * (q @ k.swapaxes(-1, -2)), axis=-1).astype(v.dtype) @ v
