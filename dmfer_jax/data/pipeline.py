@@ -48,8 +48,7 @@ def train_batches(
       start_step: how many batches have been consumed before.
       host: which of the hosts this is; each reads its own examples.
       hosts: how many there are.
-      workers: threads that fetch ahead, each with a process that decodes if the images are not
-        in memory.
+      workers: batches that are made at a time, each by a process if its images must be decoded.
 
     Yields:
       `image` uint8 `[b, h, w, c]`, `target` float32 `[b, K]`.
@@ -60,7 +59,8 @@ def train_batches(
         positions = positions_of(step)
         return {"image": split.images[positions], "target": split.targets[positions]}
 
-    options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=2 * workers)
+    # One more thread, which has read a batch's records by the time a process is free for them.
+    options = grain.ReadOptions(num_threads=workers + 1, prefetch_buffer_size=2 * workers)
     batches = grain.MapDataset.range(sys.maxsize).map(gather)
     return iter(batches[start_step:].to_iter_dataset(options))
 

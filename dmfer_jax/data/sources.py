@@ -104,7 +104,8 @@ class RecordImages:
         def fill(start: int) -> None:
             images[start : start + _PART] = self[start : start + _PART]
 
-        with ThreadPoolExecutor(self._workers) as pool:
+        # One more thread, which has read a part's records by the time a process is free for them.
+        with ThreadPoolExecutor(self._workers + 1) as pool:
             list(pool.map(fill, range(0, len(self), _PART)))
         return images
 
