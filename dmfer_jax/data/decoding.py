@@ -158,7 +158,8 @@ def _receive(pipe: Any) -> dict[str, Any]:
 
 def _fill(pipe: Any, array: np.ndarray) -> None:
     """Reads the bytes of an array of bytes into it."""
-    view, done = memoryview(array.reshape(-1)), 0
+    flat: Any = array.reshape(-1)  # Any: NumPy tells of its buffers from Python 3.12 on
+    view, done = memoryview(flat), 0
     while done < len(view):
         if not (count := pipe.readinto(view[done:])):
             raise EOFError
