@@ -142,6 +142,7 @@ def load_ours(path: Path, config: ConfigDict, total_steps: int) -> OurTraining:
         centers=jnp.asarray(centers),
         opt_state=optimizer.init(variables["params"]),
         ema=jax.tree.map(np.copy, variables) if config.optimizer.ema_decay else None,
+        skipped=jnp.zeros((), jnp.int32),
     )
     mesh = sharding.make_mesh(jax.devices()[:1])
     cost = summary.summarize(model, config.data.image_size, config.data.channels)

@@ -1,25 +1,27 @@
-"""Checkpoints: the latest, and the best on the validation split. The only file that knows Orbax.
+"""Checkpoints: the last two, and the best on the validation split. The only file that knows Orbax.
 
-`<workdir>/checkpoints/<step>/` holds a `TrainState` and a note in JSON: config, class names, epoch,
-validation accuracy, seconds of training so far.
+`<workdir>/checkpoints/<step>/` holds the arrays of a `TrainState` in `state/`, as Orbax writes
+them, and `checkpoint.json` (see `checkpoint_record`). A folder gets its name when it is complete.
 """
 
-import json
+import re
+import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Sharding
-from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
-from dmfer_jax.config import get_config
+from dmfer_jax import checkpoint_record as records
 from dmfer_jax.errors import UserError
 from dmfer_jax.state import TrainState
 
-# Any: Orbax's annotations do not accept its own policies.
-_training: Any = ocp.training
+_KEPT = 2  # latest ones: if the last is damaged, the run goes on from the one before
+_PARTIAL = ".partial"  # ends the name of a folder that is being written or removed
 
 
 class Checkpoints:
@@ -29,32 +31,49 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: Path):
-        """Opens `workdir/checkpoints`, which may not exist yet."""
-        policies = _training.preservation_policies
-        keep = policies.AnyPreservationPolicy(
-            [
-                policies.LatestN(1),
-                policies.BestN(
-                    get_metric_fn=lambda metrics: metrics["accuracy"],
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                ),
-            ]
-        )
-        self._checkpointer = _training.Checkpointer(
-            (workdir / "checkpoints").absolute(),
-            preservation_policy=keep,
-            save_decision_policy=_training.save_decision_policies.FixedIntervalPolicy(1),
-            cleanup_tmp_directories=True,
-        )
-        self._saving: Any = None
+        """Looks at `workdir/checkpoints`, which may not exist yet."""
+        self.folder = (workdir / "checkpoints").absolute()
+        self._damaged = (workdir / "damaged").absolute()
+        self._records: dict[int, records.Record] = {}
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._saving: Future[None] | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.wait()
-        self._checkpointer.close()
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+
+    def tidy(self) -> list[str]:
+        """Removes what a killed process left unfinished, and sets damaged checkpoints aside.
+
+        Returns:
+          What was wrong with each damaged one, naming the file, and where it is now.
+
+        Raises:
+          UserError: every checkpoint is damaged; nothing is moved then.
+        """
+        for leftover in self.folder.glob(f"*{_PARTIAL}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        there = self._steps()
+        found = {step: records.find_damage(self.folder / str(step)) for step in there}
+        damage = {step: reason for step, reason in found.items() if reason}
+        if damage and len(damage) == len(there):
+            raise UserError(
+                f"no checkpoint in {self.folder} is sound: {'; '.join(damage.values())}. Bring a "
+                "sound copy back, or train anew with another --workdir."
+            )
+        messages = []
+        for step, reason in damage.items():
+            target = self._damaged / str(step)
+            shutil.rmtree(target, ignore_errors=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / str(step)).rename(target)
+            messages.append(f"checkpoint of step {step} is damaged: {reason}; moved to {target}")
+        return messages
 
     def save(
         self, state: TrainState, note: Mapping[str, Any], valid_accuracy: float | None = None
@@ -65,34 +84,61 @@ class Checkpoints:
           state: what to save.
           note: JSON values to keep with it.
           valid_accuracy: what the best checkpoint is chosen by; None within an epoch.
+
+        Raises:
+          UserError: this save cannot begin, or the one before failed.
         """
         self.wait()
         step = int(jax.device_get(state.step))
-        latest = self._checkpointer.latest
-        if latest is not None and latest.step == step:
+        if step in self._steps():
             return
-        metrics = None if valid_accuracy is None else {"accuracy": valid_accuracy}
-        self._saving = self._checkpointer.save_async(
-            step, state, metrics=metrics, custom_metadata=dict(note)
-        )
+        arrays = records.describe_arrays(state)
+        partial = self.folder / f"{step}{_PARTIAL}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            metadata = {"format": records.FORMAT}
+            writing = ocp.save_async(partial, state, overwrite=True, custom_metadata=metadata)
+        except Exception as error:
+            raise self._failed(step, error) from error
+
+        def finish() -> None:
+            try:
+                writing.result()
+                records.write_record(partial, step, note, valid_accuracy, arrays)
+                partial.rename(self.folder / str(step))
+                self._remove_old()
+            except Exception as error:
+                raise self._failed(step, error) from error
+
+        self._saving = self._thread.submit(finish)
 
     def wait(self) -> None:
-        """Waits for the save in flight, and raises its error if it failed."""
+        """Waits for the save in flight, and raises a `UserError` if it failed."""
         if self._saving is not None:
-            self._saving.result()
-            self._saving = None
+            saving, self._saving = self._saving, None
+            saving.result()
+
+    def raise_failed(self) -> None:
+        """Raises the error of the save in flight if it has failed by now; waits for nothing."""
+        if self._saving is not None and self._saving.done():
+            self.wait()
 
     def step(self, which: str) -> int | None:
-        """Returns the step of the "last" or the "best" checkpoint, None if there is none."""
-        checkpoints = self._checkpointer.checkpoints
+        """Returns the step of the "last" or the "best" checkpoint, None if there is none.
+
+        Raises:
+          UserError: a checkpoint is damaged.
+        """
+        there = self._steps()
         if which == "best":
-            checkpoints = [c for c in checkpoints if c.metrics]
-            checkpoints = sorted(checkpoints, key=lambda c: (c.metrics["accuracy"], c.step))
-        return checkpoints[-1].step if checkpoints else None
+            accuracies = {step: self._record(step).valid_accuracy for step in there}
+            scored = [(value, step) for step, value in accuracies.items() if value is not None]
+            return max(scored)[1] if scored else None
+        return there[-1] if there else None
 
     def note(self, step: int) -> dict[str, Any]:
         """Returns the note saved with a step."""
-        return dict(self._checkpointer.metadata(step).custom_metadata)
+        return self._record(step).note
 
     def check_classes(self, step: int, class_names: Sequence[str]) -> None:
         """Refuses records that are not of the classes which a checkpoint tells apart.
@@ -107,13 +153,13 @@ class Checkpoints:
         known = self.note(step).get("labels", class_names)
         if list(known) != list(class_names):
             raise UserError(
-                f"checkpoint {self._checkpointer.directory / str(step)} tells apart "
+                f"checkpoint {self.folder / str(step)} tells apart "
                 f"{', '.join(known)}, and the classes of the records are {', '.join(class_names)}; "
                 "give the records that it was trained on"
             )
 
     def load(self, step: int, like: TrainState, sharding: Sharding) -> TrainState:
-        """Reads the state saved at a step onto devices.
+        """Reads the state saved at a step onto devices, and compares every byte with its digest.
 
         Args:
           step: of a checkpoint that is there.
@@ -121,88 +167,65 @@ class Checkpoints:
           sharding: where to put the arrays.
 
         Raises:
-          UserError: the checkpoint does not hold a state of these shapes.
+          UserError: the checkpoint does not hold a state of these shapes, or is damaged.
         """
+        folder = self.folder / str(step)
+        if damage := records.find_damage(folder):
+            raise UserError(f"{damage}. Bring a sound copy back, or use another checkpoint.")
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like
         )
-        try:
-            return self._checkpointer.load(step, abstract)
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"checkpoint {self._checkpointer.directory / str(step)} holds another network or "
-                f"optimizer than the config describes; use another --workdir. {error}"
-            ) from error
+        record = self._record(step)
+        other = f"checkpoint {folder} holds another network or optimizer than the config describes"
+        if record.format == 1:
+            try:
+                return _load_format_1(folder, abstract)
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{other}; use another --workdir. {error}") from error
+        if differences := records.compare_shapes(record.arrays, like):
+            raise UserError(f"{other}; use another --workdir. {'; '.join(differences)}")
+        state = ocp.load(folder, abstract)
+        found = records.describe_arrays(state)
+        for name, array in record.arrays.items():
+            if found[name] != array:
+                raise UserError(
+                    f"checkpoint {folder}: the values of {name} are not those that were saved "
+                    "(their digests differ). Bring a sound copy back, or use another checkpoint."
+                )
+        return state
+
+    def _steps(self) -> list[int]:
+        """The steps that there are checkpoints of, in order."""
+        there = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted(int(path.name) for path in there if re.fullmatch(r"\d+", path.name))
+
+    def _record(self, step: int) -> records.Record:
+        if step not in self._records:
+            self._records[step] = records.read_record(self.folder / str(step))
+        return self._records[step]
+
+    def _remove_old(self) -> None:
+        for step in set(self._steps()[:-_KEPT]) - {self.step("best")}:
+            # Under this name first: half removed, it would look damaged to the next process.
+            gone = (self.folder / str(step)).rename(self.folder / f"{step}{_PARTIAL}")
+            shutil.rmtree(gone)
+
+    def _failed(self, step: int, error: Exception) -> UserError:
+        for leftover in self.folder.glob(f"{step}{_PARTIAL}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        there = self._steps()
+        newest = f"the newest one is of step {there[-1]}" if there else "there is none before it"
+        reason = " ".join(str(error).split())[:300]
+        return UserError(
+            f"the checkpoint of step {step} could not be written to {self.folder}: {reason}; "
+            f"{newest}. When this is mended, the same command goes on from there."
+        )
 
 
-def save_config(workdir: Path, config: ConfigDict) -> None:
-    """Writes `workdir/config.json`, or checks that the one there is the same.
-
-    A run may be continued for longer or with other logging, nothing else.
-
-    Raises:
-      UserError: the folder holds a run of another config; the message lists what differs.
-    """
-    path = workdir / "config.json"
-    new = json.loads(config.to_json_best_effort())
-    if path.exists():
-        old = json.loads(_read_config(path).to_json_best_effort())
-        differences = _differences(old, new)
-        if differences:
-            raise UserError(
-                f"{workdir} holds a run of another config: {'; '.join(differences)}. "
-                "Use another --workdir, or set these back to go on with that run."
-            )
-        return
-    workdir.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(new, indent=2) + "\n")
-
-
-def load_config(workdir: Path) -> ConfigDict:
-    """Returns the config of the run in a folder.
-
-    Raises:
-      UserError: there is no run in the folder.
-    """
-    path = workdir / "config.json"
-    if not path.is_file():
-        raise UserError(f"{workdir} holds no run: there is no {path.name} in it")
-    return _read_config(path)
-
-
-def _read_config(path: Path) -> ConfigDict:
-    """A run's config; fields that were not there yet get their defaults, which do what it did."""
-    config = get_config()
-    config.update(json.loads(path.read_text()))
-    return config
-
-
-_MAY_CHANGE = (
-    "data.source",
-    "data.data_dir",
-    "data.memory_gib",
-    "data.device_gib",
-    "data.workers",
-    "train.log_every",
-    "train.checkpoint_every",
-    "train.eval_batch_size",
-)
-"""Fields that do not change what a run computes."""
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        leaves: dict[str, Any] = {}
-        for key, value in tree.items():
-            if isinstance(value, dict):
-                leaves |= flat(value, f"{prefix}{key}.")
-            else:
-                leaves[prefix + key] = value
-        return leaves
-
-    before, now = flat(old), flat(new)
-    return [
-        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key not in _MAY_CHANGE
-    ]
+def _load_format_1(folder: Path, like: Any) -> TrainState:
+    """A state from before skipped steps were counted."""
+    fields = {name: getattr(like, name) for name in like.__dataclass_fields__ if name != "skipped"}
+    loaded = ocp.load(folder, fields)
+    return TrainState(
+        **loaded, skipped=jax.device_put(jnp.zeros((), jnp.int32), like.step.sharding)
+    )

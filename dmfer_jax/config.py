@@ -99,6 +99,7 @@ def get_config() -> ConfigDict:
     train.eval_batch_size = 512  # global; a power of two splits over the chips of any TPU slice
     train.log_every = 50  # steps
     train.checkpoint_every = 0  # steps between checkpoints within an epoch; 0 is epoch ends only
+    train.nonfinite = "stop"  # stop | skip (and count) a step whose loss or gradient is not finite
     return config
 
 
@@ -133,6 +134,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "loss.centers": ("state", "learned"),
     "loss.class_weights": ("none", "balanced"),
     "optimizer.name": ("sgd", "adamw"),
+    "train.nonfinite": ("stop", "skip"),
 }
 
 _AT_LEAST: dict[str, float] = {

@@ -16,7 +16,8 @@ def describe_run(config: ConfigDict, dataset_dir: Path) -> dict[str, Any]:
     Args:
       config: of the run.
       dataset_dir: of the records. Their full name is in the report, since numbers on another
-        release of a dataset do not compare, and so is where they differ from what is published.
+        release of a dataset do not compare, and so is where they differ from what is published;
+        `records_sha256` tells whether two runs had the very same ones.
     """
     dataset = builds.dataset_name(dataset_dir)
     is_ferplus = split_dataset(dataset)[0] == "ferplus"
@@ -26,6 +27,7 @@ def describe_run(config: ConfigDict, dataset_dir: Path) -> dict[str, Any]:
         "train_protocol": (config.data.train_protocol or config.data.protocol)
         if is_ferplus
         else None,
+        "records_sha256": builds.records_digest(dataset_dir),
         **_departures(config, dataset_dir),
         "seed": config.seed,
         "config": _without_paths(config),

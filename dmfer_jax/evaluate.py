@@ -17,7 +17,7 @@ from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dmfer_jax import checkpoint, command, sharding, state, steps
+from dmfer_jax import checkpoint, command, run_folder, sharding, state, steps
 from dmfer_jax.config import validate
 from dmfer_jax.data import sources, subsets
 from dmfer_jax.data.lists import NamedList, read_lists
@@ -107,7 +107,7 @@ def evaluate(
       UserError: there is no such run, checkpoint, split or list, or the records are of other
         classes than the run.
     """
-    config = checkpoint.load_config(workdir)
+    config = run_folder.load_config(workdir)
     config.data.data_dir = data_dir or config.data.data_dir
     config.data.source = source or config.data.source
     validate(config)

@@ -1,4 +1,7 @@
-"""Ctrl-C and the signal that asks a process to end: noticed, and acted on between two steps."""
+"""Ctrl-C and the signal that asks a process to end: noticed, and acted on between two steps.
+
+SIGTERM is also how clouds and schedulers tell that a machine will be taken away.
+"""
 
 import signal
 from types import FrameType, TracebackType
@@ -9,6 +12,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 class Interruption:
     """Catches the first SIGINT or SIGTERM while it is entered; a second one ends at once.
+
+    The second one is left to the system, which ends the process even while it computes or compiles.
 
     Attributes:
       signal: the number of the signal that came, None before.
@@ -38,7 +43,8 @@ class Interruption:
     def _notice(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.signal = number
-        self._restore()
+        for caught in _SIGNALS:
+            signal.signal(caught, signal.SIG_DFL)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dmfer_jax import checkpoint, sharding, state
+from dmfer_jax import run_folder, sharding, state
 from dmfer_jax.data import pipeline, sources
 from dmfer_jax.data.records import split_names
 from dmfer_jax.data.sources import Split
@@ -88,7 +88,7 @@ def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
             f"{len(train_split)} training examples"
         )
     description = describe_run(config, dataset_dir)
-    checkpoint.save_config(workdir, config)
+    run_folder.save_config(workdir, config)
     epoch_ends = [int(epoch * per_epoch) for epoch in range(1, config.train.epochs + 1)]
     schedule = make_schedule(config, epoch_ends[-1])
     return Run(

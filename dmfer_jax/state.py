@@ -23,6 +23,7 @@ class TrainState(flax.struct.PyTreeNode):
       centers: float32 `[K, C]`, moved by rule; None where there are none or they are parameters.
       opt_state: optax's.
       ema: {"params", "batch_stats"}, moving averages used to evaluate; None if switched off.
+      skipped: int32 [], steps that changed nothing, since their loss or gradient was not finite.
     """
 
     step: jax.Array
@@ -31,6 +32,7 @@ class TrainState(flax.struct.PyTreeNode):
     centers: jax.Array | None
     opt_state: optax.OptState
     ema: Any
+    skipped: jax.Array
 
     def eval_variables(self) -> dict[str, Any]:
         """The network's variables to evaluate and predict with."""
@@ -87,4 +89,5 @@ def init_state(
         centers=centers,
         opt_state=optimizer.init(params),
         ema=ema,
+        skipped=jnp.zeros((), jnp.int32),
     )

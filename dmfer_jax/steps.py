@@ -34,7 +34,9 @@ def make_train_step(
 
     The step takes the state and a batch (`image` uint8 `[n, h, w, c]`, `target` float32 `[n, K]`)
     and returns the new state and scalars on the device: `loss`, `cross_entropy`, `center_loss`,
-    `accuracy`, `grad_norm`.
+    `accuracy`, `grad_norm`, `skipped` (see `keep_finite`); `center_spread` (1 less the mean cosine
+    between the centers of different classes) where there are centers; and `attention_temperature`
+    (the mean over heads) where there is channel attention.
 
     Args:
       config: of the experiment.
@@ -94,6 +96,7 @@ def make_train_step(
             **parts,
             "accuracy": losses.masked_mean(correct.astype(jnp.float32), mask),
             "grad_norm": optax.tree.norm(grads),
+            **_describe_parts(params, centers),
         }
         new_state = TrainState(
             step=state.step + 1,
@@ -102,8 +105,11 @@ def make_train_step(
             centers=centers,
             opt_state=opt_state,
             ema=_update_ema(config.optimizer.ema_decay, state, params, batch_stats),
+            skipped=state.skipped,
         )
-        return new_state, scalars
+        finite = jnp.isfinite(loss) & jnp.isfinite(scalars["grad_norm"])
+        new_state = keep_finite(config.train.nonfinite, finite, state, new_state)
+        return new_state, {**scalars, "skipped": new_state.skipped}
 
     whole = replicated(mesh)
     return jax.jit(
@@ -113,6 +119,27 @@ def make_train_step(
         donate_argnums=0,
         compiler_options=compiler_options(platform(mesh)),
     )
+
+
+def keep_finite(policy: str, finite: jax.Array, old: TrainState, new: TrainState) -> TrainState:
+    """Returns the new state, or one that nothing but numbers can come from.
+
+    Whether a step's numbers are finite is decided on the device, so that no step waits for the host
+    to look at them.
+
+    Args:
+      policy: where they are not, "skip" keeps the old state and counts the step; "stop" keeps it,
+        its step too, and changes nothing in later steps either: whenever the host looks, it finds
+        the state as it was before the step.
+      finite: bool [], whether the step's loss and gradient are finite.
+      old: before the step.
+      new: after it.
+    """
+    good = finite if policy == "skip" else finite & (old.skipped == 0)
+    kept = jax.tree.map(lambda after, before: jnp.where(good, after, before), new, old)
+    if policy == "skip":
+        return kept.replace(step=new.step, skipped=old.skipped + ~finite)
+    return kept.replace(skipped=jnp.maximum(old.skipped, (~finite).astype(jnp.int32)))
 
 
 def make_eval_step(model: Dmfer, mesh: Mesh) -> EvalStep:
@@ -188,6 +215,20 @@ def balanced_weights(targets: np.ndarray) -> np.ndarray:
     present = numbers > 0
     weights = len(targets) / (present.sum() * np.where(present, numbers, 1))
     return np.where(present, weights, 0).astype(np.float32)
+
+
+def _describe_parts(params: Any, centers: jax.Array | None) -> dict[str, jax.Array]:
+    """What the log says of centers and attention, as far as there are any."""
+    described = {}
+    centers = params.get("centers", centers)
+    if centers is not None and len(centers) > 1:
+        unit = centers / jnp.maximum(jnp.linalg.norm(centers, axis=1, keepdims=True), 1e-6)
+        classes, whole = len(centers), jnp.sum(jnp.square(unit.sum(0)))
+        cosine = (whole - jnp.sum(jnp.square(unit))) / (classes * (classes - 1))
+        described["center_spread"] = 1 - cosine
+    if "temperature" in params.get("attention", {}):
+        described["attention_temperature"] = params["attention"]["temperature"].mean()
+    return described
 
 
 def _weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:

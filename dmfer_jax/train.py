@@ -8,28 +8,36 @@ split alone; test splits are scored once, after the last epoch.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 import dmfer_jax
-from dmfer_jax import checkpoint, command, compiling, sharding, state, steps
+from dmfer_jax import (
+    checkpoint,
+    command,
+    compiling,
+    loop,
+    run_folder,
+    run_lock,
+    sharding,
+    state,
+    steps,
+)
 from dmfer_jax import config as configs
 from dmfer_jax.data import sources
 from dmfer_jax.data.records import split_names
-from dmfer_jax.feeding import Batch, Feed
-from dmfer_jax.interruption import Interruption
+from dmfer_jax.errors import UserError
+from dmfer_jax.feeding import Feed
 from dmfer_jax.prepare import ensure_built
-from dmfer_jax.reporting import console, writers
 from dmfer_jax.reporting import report as reports
+from dmfer_jax.reporting import writers
 from dmfer_jax.run import Run, print_summary, start_run
-from dmfer_jax.scoring import score, score_checkpoint
+from dmfer_jax.scoring import score_checkpoint
 from dmfer_jax.state import TrainState
 
 
@@ -50,10 +58,18 @@ def train(config: ConfigDict, workdir: Path, began: float | None = None) -> dict
     """
     began = time.monotonic() if began is None else began
     configs.validate(config)
-    dataset_dir = ensure_built(config.data.dataset, config.data.source, config.data.data_dir)
-    run = start_run(config, workdir, dataset_dir)
+    with run_lock.lock(workdir):
+        dataset_dir = ensure_built(config.data.dataset, config.data.source, config.data.data_dir)
+        return go_on(start_run(config, workdir, dataset_dir), began)
+
+
+def go_on(run: Run, began: float) -> dict[str, Any]:
+    """Trains from the latest checkpoint, if there is one, and writes and returns the report."""
+    workdir = run.workdir
     eval_step = steps.make_eval_step(run.model, run.mesh)
     with checkpoint.Checkpoints(workdir) as checkpoints:
+        for message in checkpoints.tidy():
+            print(message)
         first_state = trace_first_state(run)
         like = compiling.place(first_state.out_info, sharding.replicated(run.mesh))
         # Lowered here: Python does one thing at a time, and what compiles first runs first.
@@ -62,7 +78,7 @@ def train(config: ConfigDict, workdir: Path, began: float | None = None) -> dict
         train_step = compiling.compile_beside(lambda: compile_train_step(run, like))
         print_summary(run)
         train_state, note = init_or_restore(run, init, checkpoints, like)
-        train_state, note = train_steps(
+        train_state, note = loop.train_steps(
             run, train_state, note, checkpoints, train_step, eval_step, began
         )
         report = make_report(run, train_state, note, checkpoints, eval_step)
@@ -101,82 +117,36 @@ def init_or_restore(
       like: shapes and places of the state.
 
     Raises:
-      UserError: the checkpoint is of other classes than the records.
+      UserError: the checkpoint is of other classes, another config or other records.
     """
     if init is not None:
-        return init()(), {"epoch": 0.0, "seconds": 0.0}
+        return init()(), {"seconds": 0.0}
     step = checkpoints.step("last")
     assert step is not None
     checkpoints.check_classes(step, run.train.class_names)
+    note = checkpoints.note(step)
+    if "config" in note:  # else from before it was kept there
+        run_folder.check_same_config(checkpoints.folder / str(step), note["config"], run.config)
+        check_same_records(note["run"], run)
     print(f"going on from step {step} of {run.total_steps} in {run.workdir}")
-    restored = checkpoints.load(step, like, sharding.replicated(run.mesh))
-    return restored, checkpoints.note(step)
+    return checkpoints.load(step, like, sharding.replicated(run.mesh)), note
 
 
-def train_steps(
-    run: Run,
-    train_state: TrainState,
-    note: dict[str, Any],
-    checkpoints: checkpoint.Checkpoints,
-    compiled_step: Callable[[], steps.TrainStep],
-    eval_step: steps.EvalStep,
-    began: float,
-) -> tuple[TrainState, dict[str, Any]]:
-    """The loop, in one order: batch, step, evaluate, log, save.
+def check_same_records(before: dict[str, Any], run: Run) -> None:
+    """Refuses to go on with other records than those that the run began with.
 
-    Nothing crosses between host and devices that is not put or fetched by name: whatever would,
-    is an error rather than a wait in every step.
+    Raises:
+      UserError: the records differ.
     """
-    options, start = run.config.train, int(train_state.step)
-    learning_rates = list_learning_rates(run)
-    batches, progress = read_batches(run, start), make_progress(run, start)
-    started = time.monotonic() - note["seconds"]
-    guard = jax.transfer_guard("disallow")
-    waiting: list[dict[str, jax.Array]] = []  # scalars of the steps since the last log line
-    with writers.RunLog(run.workdir, start) as log, progress, Interruption() as interruption, guard:
-        with progress.paused("compiling"):
-            train_step = compiled_step()
-        for step in range(start + 1, run.total_steps + 1):
-            epoch = int(np.searchsorted(run.epoch_ends, step)) + 1
-            with progress.paused("first step") if step == start + 1 else nullcontext():
-                with progress.waiting_for_input():
-                    batch = next(batches)
-                train_state, scalars = train_step(train_state, batch)
-                if step == start + 1:
-                    jax.block_until_ready(scalars)
-                    progress.print(f"first step after {time.monotonic() - began:.1f} s")
-                    compiling.give_back_memory()
-            waiting.append(scalars)
-
-            stops = interruption.signal is not None
-            ends_epoch = step == run.epoch_ends[epoch - 1]
-            saves = stops or ends_epoch or _is_due(step, options.checkpoint_every)
-            if saves or _is_due(step, options.log_every):
-                log_training(log, progress, step, epoch, waiting, learning_rates[step - 1])
-                waiting = []
-            valid_accuracy = None
-            if ends_epoch and run.valid_feed:
-                valid_accuracy = log_validation(
-                    run, run.valid_feed, log, progress, step, epoch, train_state, eval_step
-                )
-            if saves:
-                note = {
-                    "epoch": step / run.total_steps * options.epochs,
-                    "seconds": time.monotonic() - started,
-                    "input_wait": progress.input_wait,
-                    "labels": list(run.train.class_names),
-                }
-                with jax.transfer_guard("allow"):  # Orbax fetches arrays in its own way
-                    checkpoints.save(train_state, note, valid_accuracy)
-            if stops:
-                checkpoints.wait()
-                progress.print(
-                    f"Interrupted. Saved at step {step} of {run.total_steps}; "
-                    "the same command goes on from there."
-                )
-                raise SystemExit(interruption.exit_status)
-    checkpoints.wait()
-    return train_state, note
+    now = run.description
+    for field in ("dataset", "records_sha256"):
+        if before[field] != now[field]:
+            raise UserError(
+                f"{run.workdir} was trained on {before['dataset']} with records of digest "
+                f"{before['records_sha256'][:16]}; those in {run.dataset_dir} are "
+                f"{now['dataset']} of digest {now['records_sha256'][:16]}. Give the records that "
+                "it was trained on by --config.data.data_dir, or another --workdir."
+            )
 
 
 def compile_train_step(run: Run, like: TrainState) -> steps.TrainStep:
@@ -187,79 +157,6 @@ def compile_train_step(run: Run, like: TrainState) -> steps.TrainStep:
     step: Any = steps.make_train_step(config, run.model, run.optimizer, run.mesh, class_weights)
     batch = compiling.shape_batch(config, classes, config.train.batch_size, run.mesh)
     return step.lower(like, batch).compile()
-
-
-def list_learning_rates(run: Run) -> np.ndarray:
-    """The learning rate of each step, for the log: float32 `[steps]`."""
-    return np.asarray(jax.jit(jax.vmap(run.schedule))(np.arange(run.total_steps)))
-
-
-def make_progress(run: Run, start: int) -> console.Progress:
-    """What shows how far the run is."""
-    return console.Progress(
-        total_steps=run.total_steps,
-        total_epochs=run.config.train.epochs,
-        batch_size=run.config.train.batch_size,
-        start_step=start,
-    )
-
-
-def read_batches(run: Run, start: int) -> Iterator[Batch]:
-    """The batches on the devices, from that of step `start` on."""
-    return run.train_feed.train_batches(
-        run.config.train.batch_size,
-        seed=run.config.seed,
-        sampling=run.config.data.sampling,
-        start_step=start,
-        workers=run.config.data.workers,
-    )
-
-
-def log_training(
-    log: writers.RunLog,
-    progress: console.Progress,
-    step: int,
-    epoch: int,
-    waiting: list[dict[str, jax.Array]],
-    learning_rate: float,
-) -> None:
-    """Logs the means over some steps; the loop's one wait for the device."""
-    rows = jax.device_get(waiting)
-    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    progress.update(step, epoch, loss=means["loss"], accuracy=means["accuracy"])
-    log.write(
-        step,
-        kind="train",
-        epoch=epoch,
-        learning_rate=float(learning_rate),
-        images_per_second=progress.images_per_second,
-        input_wait=progress.input_wait,
-        **means,
-    )
-
-
-def log_validation(
-    run: Run,
-    feed: Feed,
-    log: writers.RunLog,
-    progress: console.Progress,
-    step: int,
-    epoch: int,
-    train_state: TrainState,
-    eval_step: steps.EvalStep,
-) -> float:
-    """Scores the validation split, logs it, and returns the accuracy."""
-    with progress.paused("evaluating"):
-        batch_size = run.config.train.eval_batch_size
-        valid = score(eval_step, train_state.eval_variables(), feed, batch_size)
-    headlines = {name: valid[name] for name in reports.HEADLINES}
-    log.write(step, kind="eval", epoch=epoch, split=feed.split.name, **headlines)
-    progress.end_epoch(
-        epoch,
-        f"{feed.split.name} accuracy {console.percent(valid['accuracy'])}, "
-        f"loss {console.number(valid['loss'])}",
-    )
-    return valid["accuracy"]
 
 
 def make_report(
@@ -310,11 +207,6 @@ def make_report(
         },
         "checkpoints": scored,
     }
-
-
-def _is_due(step: int, every: int) -> bool:
-    """Whether something done every so many steps is due; never, if `every` is 0."""
-    return every > 0 and step % every == 0
 
 
 def main(argv: Sequence[str]) -> None:

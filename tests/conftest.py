@@ -90,12 +90,12 @@ def make_tiny_config(data_dir: Path) -> ConfigDict:
 
 def save_random_run(workdir: Path, config: ConfigDict, class_names: Sequence[str]) -> Path:
     """Saves random weights as the only checkpoint of a run: much to score, nothing to train."""
-    from dmfer_jax import checkpoint, sharding, state
+    from dmfer_jax import checkpoint, run_folder, sharding, state
     from dmfer_jax.optimizer import make_optimizer, make_schedule
 
     model = state.make_model(config, len(class_names))
     optimizer = make_optimizer(config.optimizer, make_schedule(config, 1))
-    checkpoint.save_config(workdir, config)
+    run_folder.save_config(workdir, config)
     init = jax.jit(
         lambda: state.init_state(config, model, optimizer),
         out_shardings=sharding.replicated(sharding.make_mesh()),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dmfer_jax import checkpoint, sharding, state, steps
+from dmfer_jax import checkpoint, run_folder, sharding, state, steps
 from dmfer_jax import config as configs
 from dmfer_jax.errors import UserError
 from dmfer_jax.optimizer import make_optimizer, make_schedule
@@ -46,7 +46,7 @@ def test_a_save_in_flight_is_not_touched_by_the_steps_after_it(tiny_config, part
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(loaded), before)
 
 
-def test_the_last_and_the_best_are_kept_and_of_equal_ones_the_later(tmp_path):
+def test_the_last_two_and_the_best_are_kept_and_of_equal_ones_the_later(tmp_path):
     train_state = state.TrainState(
         step=jnp.zeros((), jnp.int32),
         params={"kernel": jnp.ones(3)},
@@ -54,6 +54,7 @@ def test_the_last_and_the_best_are_kept_and_of_equal_ones_the_later(tmp_path):
         centers=None,
         opt_state=(),
         ema=None,
+        skipped=jnp.zeros((), jnp.int32),
     )
     accuracies = [0.3, 0.7, 0.7, None, 0.5, 0.6]
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
@@ -64,7 +65,7 @@ def test_the_last_and_the_best_are_kept_and_of_equal_ones_the_later(tmp_path):
         assert checkpoints.step("last") == 6
         assert checkpoints.step("best") == 3
     kept = {path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
-    assert kept == {"3", "6"}
+    assert kept == {"3", "5", "6"}
     with checkpoint.Checkpoints(tmp_path) as again:
         assert (again.step("last"), again.step("best")) == (6, 3)
 
@@ -82,15 +83,15 @@ def test_checkpoint_of_another_network_is_refused_by_name(tiny_config, parts, tm
 
 
 def test_run_from_before_a_field_was_added_can_be_read_and_gone_on_with(tiny_config, tmp_path):
-    checkpoint.save_config(tmp_path, tiny_config)
+    run_folder.save_config(tmp_path, tiny_config)
     path = tmp_path / "config.json"
     stored = json.loads(path.read_text())
     del stored["data"]["drop_classes"]
     path.write_text(json.dumps(stored))
-    loaded = checkpoint.load_config(tmp_path)
+    loaded = run_folder.load_config(tmp_path)
     assert loaded.to_dict() == tiny_config.to_dict()
     configs.validate(loaded)
-    checkpoint.save_config(tmp_path, tiny_config)
+    run_folder.save_config(tmp_path, tiny_config)
     tiny_config.data.drop_classes = ("contempt",)
     with pytest.raises(UserError, match=r"drop_classes was \[\] and is \['contempt'\]"):
-        checkpoint.save_config(tmp_path, tiny_config)
+        run_folder.save_config(tmp_path, tiny_config)

@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from dmfer_jax import checkpoint, evaluate
+from dmfer_jax import evaluate, run_folder
 from dmfer_jax.errors import UserError
 from dmfer_jax.labels import EXPRESSION_NAMES
 from dmfer_jax.reporting import report as reports
@@ -118,7 +118,7 @@ def test_without_splits_or_lists_the_validation_split_is_scored(workdir, places)
 
 def test_records_of_other_classes_than_the_run_are_refused(workdir, places, tmp_path):
     moved = shutil.copytree(workdir, tmp_path / "run")
-    config = checkpoint.load_config(moved)
+    config = run_folder.load_config(moved)
     config.data.drop_classes = ("contempt",)
     (moved / "config.json").write_text(config.to_json_best_effort())
     with pytest.raises(UserError, match=r"tells apart neutral, .*, contempt, and the classes of"):
@@ -127,7 +127,7 @@ def test_records_of_other_classes_than_the_run_are_refused(workdir, places, tmp_
 
 def test_run_without_test_splits_asks_for_the_split(workdir, tmp_path):
     moved = shutil.copytree(workdir, tmp_path / "run")
-    config = checkpoint.load_config(moved)
+    config = run_folder.load_config(moved)
     config.data.train_splits, config.data.test_splits = ("train", "valid"), ()
     (moved / "config.json").write_text(config.to_json_best_effort())
     with pytest.raises(UserError, match="no test splits; name what to score with --splits"):

@@ -115,6 +115,25 @@ def facts(folder: Path) -> dict[str, Any]:
         return dict(json.loads((folder / "metadata.json").read_text(encoding="utf-8")))
 
 
+def records_digest(folder: Path) -> str:
+    """Returns a digest of what a build holds: its name, its splits, and every record of them.
+
+    Records are known by the digests that lie beside them, so that nothing large is read; `verify`
+    tells whether they are still what they were. A build from before there were any is known by its
+    splits alone.
+
+    Args:
+      folder: of a build.
+    """
+    hashed = hashlib.sha256(dataset_name(folder).encode())
+    for split, info in sorted(open_build(folder).info.splits.items()):
+        for path, number in zip(map(Path, info.filepaths), info.shard_lengths, strict=True):
+            hashed.update(f"\n{split} {path.name} {number} ".encode())
+            digests = path.with_name(path.name + DIGEST_SUFFIX)
+            hashed.update(digests.read_bytes() if digests.exists() else b"")
+    return hashed.hexdigest()
+
+
 def digest(serialized: bytes) -> bytes:
     """Returns the 32 bytes that `verify` compares for a serialized record."""
     return hashlib.sha256(serialized).digest()

@@ -60,6 +60,7 @@ def test_training_gives_the_same_losses_and_the_same_state(changes):
         centers=jnp.asarray(centers),
         opt_state=optimizer.init(variables["params"]),
         ema=jax.tree.map(np.copy, variables) if config.optimizer.ema_decay else None,
+        skipped=jnp.zeros((), jnp.int32),
     )
     mesh = sharding.make_mesh(jax.devices()[:1])
     train_step = steps.make_train_step(config, model, optimizer, mesh, class_weights)

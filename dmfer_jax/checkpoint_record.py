@@ -1,0 +1,218 @@
+"""What a checkpoint says of itself: `checkpoint.json`, with a digest of every array and every file.
+
+A byte that changed on a disk or on the way loads like any other. So each checkpoint holds what its
+files and arrays were when it was written, and nothing of it is used before that has been compared.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dmfer_jax.errors import UserError
+
+FORMAT = 2
+"""1 had no digests, no count of skipped steps and no `checkpoint.json`; it can still be read."""
+
+_NAME = "checkpoint.json"
+_SHOWN = 5  # differences that a message lists
+
+
+class Record(NamedTuple):
+    """What is known of a checkpoint without reading its arrays.
+
+    Attributes:
+      format: of `FORMAT`.
+      note: JSON values that were saved with it.
+      valid_accuracy: what the best checkpoint is chosen by; None within an epoch.
+      arrays: {name: {"dtype", "shape", "sha256"}}; empty in format 1.
+    """
+
+    format: int
+    note: dict[str, Any]
+    valid_accuracy: float | None
+    arrays: dict[str, dict[str, Any]]
+
+
+def write_record(
+    folder: Path,
+    step: int,
+    note: Mapping[str, Any],
+    valid_accuracy: float | None,
+    arrays: dict[str, dict[str, Any]],
+) -> None:
+    """Writes `checkpoint.json` into a folder that is otherwise complete.
+
+    Args:
+      folder: of the checkpoint.
+      step: of the state.
+      note: JSON values to keep.
+      valid_accuracy: what the best checkpoint is chosen by; None within an epoch.
+      arrays: of `describe_arrays`.
+    """
+    files = {
+        path.relative_to(folder).as_posix(): _describe_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    content = {
+        "format": FORMAT,
+        "step": step,
+        "note": dict(note),
+        "valid_accuracy": valid_accuracy,
+        "arrays": arrays,
+        "files": files,
+    }
+    (folder / _NAME).write_text(_sealed(content), encoding="utf-8")
+
+
+def read_record(folder: Path) -> Record:
+    """Reads what a checkpoint says of itself.
+
+    Args:
+      folder: whose name is the step.
+
+    Raises:
+      UserError: the file is missing, damaged, of another step or of a newer format.
+    """
+    if _is_format_1(folder):
+        note = json.loads((folder / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]
+        metrics = folder / "metrics" / "metrics"
+        accuracy = json.loads(metrics.read_text())["accuracy"] if metrics.exists() else None
+        return Record(1, note, accuracy, {})
+    content = _read_sealed(folder)
+    if isinstance(content, str):
+        raise UserError(content)
+    names = ("format", "note", "valid_accuracy", "arrays")
+    return Record(*(content[name] for name in names))
+
+
+def find_damage(folder: Path) -> str | None:
+    """Returns what is wrong with which file of a checkpoint; None if every file is as written.
+
+    Files of format 1 cannot be checked, since nothing says what they were.
+
+    Args:
+      folder: whose name is the step.
+
+    Raises:
+      UserError: it is of a newer format.
+    """
+    if _is_format_1(folder):
+        return None
+    content = _read_sealed(folder)
+    if isinstance(content, str):
+        return content
+    for name, written in content["files"].items():
+        path = folder / name
+        if not path.is_file():
+            return f"{path} is missing"
+        found = _describe_file(path)
+        if found["bytes"] != written["bytes"]:
+            return f"{path} has {found['bytes']:,} bytes; {written['bytes']:,} were written"
+        if found != written:
+            return f"{path} does not hold the bytes that were written (their digests differ)"
+    return None
+
+
+def describe_arrays(state: Any) -> dict[str, dict[str, Any]]:
+    """Returns {name: {"dtype", "shape", "sha256"}} of the arrays of a tree.
+
+    Args:
+      state: of arrays that each device holds whole; a name is a path such as "params/head/kernel".
+        The digest is that of the values in C order.
+    """
+    described = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        whole = leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
+        values = np.asarray(jax.device_get(whole), order="C")
+        described[_join(path)] = {
+            "dtype": str(values.dtype),
+            "shape": list(values.shape),
+            "sha256": hashlib.sha256(values.reshape(-1).view(np.uint8)).hexdigest(),
+        }
+    return described
+
+
+def compare_shapes(written: Mapping[str, Mapping[str, Any]], like: Any) -> list[str]:
+    """Returns what differs between the arrays of a checkpoint and those of a state, one by one.
+
+    Args:
+      written: `arrays` of a record.
+      like: a state, abstract or not.
+    """
+    expected = {
+        _join(path): f"{leaf.dtype} {list(leaf.shape)}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(like)
+    }
+    there = {name: f"{array['dtype']} {array['shape']}" for name, array in written.items()}
+    differences = [
+        f"{name} is {there.get(name, 'missing')} in it and {expected.get(name, 'missing')} by the "
+        "config"
+        for name in sorted(there.keys() | expected.keys())
+        if there.get(name) != expected.get(name)
+    ]
+    more = len(differences) - _SHOWN
+    return differences[:_SHOWN] + ([f"and {more} more differ"] if more > 0 else [])
+
+
+def _join(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _is_format_1(folder: Path) -> bool:
+    """Whether a checkpoint was written before there were records.
+
+    Orbax's own file would look the same without the number that is put there since.
+    """
+    orbax = folder / "_CHECKPOINT_METADATA"
+    if (folder / _NAME).exists() or not orbax.is_file():
+        return False
+    try:
+        note = json.loads(orbax.read_text())["custom_metadata"]
+        return "epoch" in note and "format" not in note
+    except (ValueError, KeyError, TypeError):  # also text that is not UTF-8
+        return False
+
+
+def _describe_file(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": digest}
+
+
+def _sealed(content: dict[str, Any]) -> str:
+    """The one way to write this content, which ends in a digest of all before."""
+    text = json.dumps(content, indent=1, allow_nan=False)
+    return f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}\n"
+
+
+def _read_sealed(folder: Path) -> dict[str, Any] | str:
+    """The content of `checkpoint.json`, or what is wrong with that file."""
+    path = folder / _NAME
+    if not path.is_file():
+        return f"{path} is missing"
+    written = path.read_bytes()
+    text, _, seal = written.rstrip(b"\n").rpartition(b"\n")
+    try:
+        content = json.loads(text)
+        whole = _sealed(content).encode() == written
+    except (ValueError, RecursionError):
+        content, whole = {}, False
+    if not whole:
+        sealed = re.fullmatch(rb"[0-9a-f]{64}", seal)
+        return f"{path} is damaged: {'its digest does not fit' if sealed else 'it ends too early'}"
+    if content["format"] > FORMAT:
+        raise UserError(
+            f"{path} is of format {content['format']}, and this version of dmfer_jax reads formats "
+            f"up to {FORMAT}; use the version that wrote it, {content['note'].get('version')}"
+        )
+    if str(content["step"]) != folder.name:
+        return f"{path} is of step {content['step']}; its folder is {folder.name}"
+    return content

@@ -1,0 +1,176 @@
+"""The training loop: batch, step, log, evaluate, save, again and again."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import jax
+import numpy as np
+
+import dmfer_jax
+from dmfer_jax import compiling, nonfinite, steps
+from dmfer_jax.checkpoint import Checkpoints
+from dmfer_jax.feeding import Batch, Feed
+from dmfer_jax.interruption import Interruption
+from dmfer_jax.reporting import console, writers
+from dmfer_jax.reporting import report as reports
+from dmfer_jax.run import Run
+from dmfer_jax.scoring import score
+from dmfer_jax.state import TrainState
+from dmfer_jax.step_log import StepLog
+
+
+def train_steps(
+    run: Run,
+    train_state: TrainState,
+    note: dict[str, Any],
+    checkpoints: Checkpoints,
+    compiled_step: Callable[[], steps.TrainStep],
+    eval_step: steps.EvalStep,
+    began: float,
+) -> tuple[TrainState, dict[str, Any]]:
+    """Trains to the last step, in one order: batch, step, log, evaluate, save.
+
+    Nothing crosses between host and devices that is not put or fetched by name: whatever would,
+    is an error rather than a wait in every step.
+
+    Args:
+      run: that begins or goes on.
+      train_state: to go on from.
+      note: of its checkpoint.
+      checkpoints: of the run.
+      compiled_step: waits for the compiled step.
+      eval_step: of `steps.make_eval_step`.
+      began: when the command was given, by `time.monotonic`.
+
+    Returns:
+      The last state and its note.
+
+    Raises:
+      UserError: a loss or gradient is not finite, or a checkpoint could not be written.
+      SystemExit: interrupted; what was done is saved.
+    """
+    options, start = run.config.train, int(train_state.step)
+    batches, progress = read_batches(run, start), make_progress(run, start)
+    started = time.monotonic() - note["seconds"]
+    guard = jax.transfer_guard("disallow")
+    rates, skipped = list_learning_rates(run), int(train_state.skipped)
+    with writers.RunLog(run.workdir, start) as log, progress, Interruption() as interruption, guard:
+        step_log = StepLog(log, progress, rates, note, skipped)
+        with progress.paused("compiling"):
+            train_step = compiled_step()
+        for step in range(start + 1, run.total_steps + 1):
+            epoch = int(np.searchsorted(run.epoch_ends, step)) + 1
+            with progress.paused("first step") if step == start + 1 else nullcontext():
+                with progress.waiting_for_input():
+                    batch = next(batches)
+                train_state, scalars = train_step(train_state, batch)
+                if step == start + 1:
+                    jax.block_until_ready(scalars)
+                    progress.print(f"first step after {time.monotonic() - began:.1f} s")
+                    compiling.give_back_memory()
+            step_log.add(scalars)
+            checkpoints.raise_failed()
+
+            stops = interruption.signal is not None
+            ends_epoch = step == run.epoch_ends[epoch - 1]
+            saves = stops or ends_epoch or _is_due(step, options.checkpoint_every)
+            logs = ends_epoch or _is_due(step, options.log_every)
+            bad = step_log.fetch(step) if saves or logs else None
+            if bad is not None and options.nonfinite == "stop":
+                with jax.transfer_guard("allow"):
+                    nonfinite.stop(run, train_state, bad, note)
+            if logs:
+                step_log.write(step, epoch)
+            valid_accuracy = None
+            if ends_epoch and run.valid_feed:
+                valid_accuracy = log_validation(
+                    run, run.valid_feed, log, progress, step, epoch, train_state, eval_step
+                )
+            if saves:
+                note = {
+                    **describe(run),
+                    "epoch": step / run.total_steps * options.epochs,
+                    "seconds": time.monotonic() - started,
+                    "input_wait": progress.input_wait,
+                    "pending": step_log.pending,
+                }
+                with jax.transfer_guard("allow"):  # Orbax fetches arrays in its own way
+                    checkpoints.save(train_state, note, valid_accuracy)
+            if stops:
+                checkpoints.wait()
+                progress.print(
+                    f"Interrupted. Saved at step {step} of {run.total_steps}; "
+                    "the same command goes on from there."
+                )
+                raise SystemExit(interruption.exit_status)
+    checkpoints.wait()
+    return train_state, note
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """What a checkpoint says of the run that it belongs to, in JSON values."""
+    config = json.loads(run.config.to_json_best_effort())
+    return {
+        "version": dmfer_jax.__version__,
+        "labels": list(run.train.class_names),
+        "config": config,
+        "run": {key: value for key, value in run.description.items() if key != "config"},
+    }
+
+
+def list_learning_rates(run: Run) -> np.ndarray:
+    """The learning rate of each update, for the log: float32 `[steps]`."""
+    return np.asarray(jax.jit(jax.vmap(run.schedule))(np.arange(run.total_steps)))
+
+
+def make_progress(run: Run, start: int) -> console.Progress:
+    """What shows how far the run is."""
+    return console.Progress(
+        total_steps=run.total_steps,
+        total_epochs=run.config.train.epochs,
+        batch_size=run.config.train.batch_size,
+        start_step=start,
+    )
+
+
+def read_batches(run: Run, start: int) -> Iterator[Batch]:
+    """The batches on the devices, from that of step `start` on."""
+    return run.train_feed.train_batches(
+        run.config.train.batch_size,
+        seed=run.config.seed,
+        sampling=run.config.data.sampling,
+        start_step=start,
+        workers=run.config.data.workers,
+    )
+
+
+def log_validation(
+    run: Run,
+    feed: Feed,
+    log: writers.RunLog,
+    progress: console.Progress,
+    step: int,
+    epoch: int,
+    train_state: TrainState,
+    eval_step: steps.EvalStep,
+) -> float:
+    """Scores the validation split, logs it, and returns the accuracy."""
+    with progress.paused("evaluating"):
+        batch_size = run.config.train.eval_batch_size
+        valid = score(eval_step, train_state.eval_variables(), feed, batch_size)
+    headlines = {name: valid[name] for name in reports.HEADLINES}
+    log.write(step, kind="eval", epoch=epoch, split=feed.split.name, **headlines)
+    progress.end_epoch(
+        epoch,
+        f"{feed.split.name} accuracy {console.percent(valid['accuracy'])}, "
+        f"loss {console.number(valid['loss'])}",
+    )
+    return valid["accuracy"]
+
+
+def _is_due(step: int, every: int) -> bool:
+    """Whether something done every so many steps is due; never, if `every` is 0."""
+    return every > 0 and step % every == 0

@@ -1,0 +1,108 @@
+"""The config in the folder of a run, and that the run goes on with the same one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from dmfer_jax.config import get_config
+from dmfer_jax.errors import UserError
+from dmfer_jax.reporting import plain_json
+
+
+def save_config(workdir: Path, config: ConfigDict) -> None:
+    """Writes `workdir/config.json`, or checks that the one there is the same.
+
+    A run may go on with other logging and on another machine; what it computes stays the same.
+
+    Raises:
+      UserError: the folder holds a run of another config; the message lists what differs.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        check_same_config(workdir, _read_config(path), config)
+        return
+    text = json.dumps(json.loads(config.to_json_best_effort()), indent=2) + "\n"
+    plain_json.write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def check_same_config(holder: Path, old: ConfigDict | dict[str, Any], config: ConfigDict) -> None:
+    """Refuses to go on with a run by another config.
+
+    Args:
+      holder: folder of the run or of the checkpoint, for the message.
+      old: its config; fields that were not there yet have their defaults.
+      config: of now.
+
+    Raises:
+      UserError: they differ in what a run computes; the message lists the fields.
+    """
+    known = get_config()
+    known.update(old)
+    plain = [json.loads(one.to_json_best_effort()) for one in (known, config)]
+    differences = _differences(*plain)
+    if differences:
+        raise UserError(
+            f"{holder} is of a run of another config: {'; '.join(differences)}. "
+            "Use another --workdir, or set these back to go on with that run."
+        )
+
+
+def load_config(workdir: Path) -> ConfigDict:
+    """Returns the config of the run in a folder.
+
+    Raises:
+      UserError: there is no run in the folder.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise UserError(f"{workdir} holds no run: there is no {path.name} in it")
+    return _read_config(path)
+
+
+def _read_config(path: Path) -> ConfigDict:
+    """A run's config; fields that were not there yet get their defaults, which do what it did."""
+    config = get_config()
+    try:
+        config.update(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path} is damaged or was not written by this program ({reason}). The config stands "
+            "in each checkpoint's checkpoint.json, too, under note.config: copy it from there."
+        ) from error
+    return config
+
+
+_MAY_CHANGE = (
+    "data.source",
+    "data.data_dir",
+    "data.memory_gib",
+    "data.device_gib",
+    "data.workers",
+    "data.test_splits",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.eval_batch_size",
+    "train.nonfinite",
+)
+"""Fields that do not change what a run computes."""
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        leaves: dict[str, Any] = {}
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                leaves |= flat(value, f"{prefix}{key}.")
+            else:
+                leaves[prefix + key] = value
+        return leaves
+
+    before, now = flat(old), flat(new)
+    return [
+        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and key not in _MAY_CHANGE
+    ]

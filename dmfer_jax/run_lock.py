@@ -1,0 +1,84 @@
+"""One process at a time works on a run's folder; a second one is told who the first is."""
+
+import contextlib
+import fcntl
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from dmfer_jax.errors import UserError
+
+_NAME = "run.lock"
+
+
+@contextlib.contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Holds a folder for this process, which is made if it is not there.
+
+    The system holds the lock, on the file `run.lock`, and gives it up when the process ends in any
+    way. So what a killed process left behind stops nobody, however its number is used since. A
+    folder that was made here and is still empty afterwards is removed.
+
+    Args:
+      workdir: the folder.
+
+    Raises:
+      UserError: another process holds it, or it cannot be made.
+    """
+    made = not workdir.exists()
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = _open_locked(workdir / _NAME)
+    except OSError as error:
+        raise UserError(
+            f"{workdir} cannot be used as --workdir: {error.strerror or error}; give another one"
+        ) from error
+    with file:
+        if left := file.read().strip():
+            print(f"{workdir} was left by {left}, which ended without tidying up; it is free.")
+        file.seek(0)
+        file.truncate()
+        file.write(_name_process())
+        file.flush()
+        try:
+            yield
+        finally:
+            (workdir / _NAME).unlink(missing_ok=True)
+            if made:
+                with contextlib.suppress(OSError):  # not empty, as it is after any step
+                    workdir.rmdir()
+
+
+def _open_locked(path: Path) -> IO[str]:
+    """The lock's file, locked, at its beginning."""
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        file.seek(0)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with file:
+                owner = file.read().strip() or "another process"
+            raise UserError(
+                f"{path.parent} is in use by {owner}. Wait for it, stop it, or give another "
+                "--workdir."
+            ) from None
+        except OSError:  # a file system without locks
+            print(f"{path.parent} lies where files cannot be locked: start no second run in it.")
+            return file
+        # Whoever held it before may have removed the file since it was opened here.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
+
+
+def _name_process() -> str:
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return f"process {os.getpid()} on {platform.node()}, since {since} ({command})\n"

@@ -1,0 +1,94 @@
+"""The scalars of training steps, on their way from the devices to the logs.
+
+A line of the log is a mean over the steps since the line before. The scalars stay on the devices
+until a line or a checkpoint is due; those that no line tells of yet are kept in the checkpoint. So
+a run that is interrupted between two lines writes the same lines as one that is not.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from dmfer_jax.reporting import console, writers
+
+
+class StepLog:
+    """Gathers the scalars of steps, and writes their means.
+
+    Args:
+      log: of the run.
+      progress: shows how far the run is, and knows its speed.
+      learning_rates: float `[steps]`, of each update.
+      note: of the checkpoint that the run goes on from, with `pending` of then.
+      skipped: steps left out so far.
+
+    Attributes:
+      pending: scalars of the fetched steps that no line tells of yet, {name: float} each.
+      skipped: steps left out so far, as far as they were fetched.
+    """
+
+    def __init__(
+        self,
+        log: writers.RunLog,
+        progress: console.Progress,
+        learning_rates: np.ndarray,
+        note: dict[str, Any],
+        skipped: int,
+    ):
+        self.pending: list[dict[str, float]] = list(note.get("pending", []))
+        self.skipped = skipped
+        self._log, self._progress, self._learning_rates = log, progress, learning_rates
+        self._waiting: list[dict[str, jax.Array]] = []
+
+    def add(self, scalars: dict[str, jax.Array]) -> None:
+        """Takes the scalars of the next step, on the device."""
+        self._waiting.append(scalars)
+
+    def fetch(self, step: int) -> int | None:
+        """Fetches the scalars of all steps so far; the loop's one wait for the devices.
+
+        Args:
+          step: the latest one.
+
+        Returns:
+          The first of these steps whose loss or gradient was not finite; None if all were.
+        """
+        first = step - len(self._waiting) + 1
+        rows = [
+            {name: value.item() for name, value in row.items()}
+            for row in jax.device_get(self._waiting)
+        ]
+        self._waiting = []
+        bad = None
+        for number, row in enumerate(rows, start=first):
+            before, self.skipped = self.skipped, row.pop("skipped")
+            if self.skipped == before:
+                self.pending.append(row)
+            elif bad is None:
+                bad = number
+        return bad
+
+    def write(self, step: int, epoch: int) -> None:
+        """Writes the means over the pending steps, those left out excepted.
+
+        Args:
+          step: the latest one, whose scalars have been fetched.
+          epoch: the one it belongs to, counted from 1.
+        """
+        names = self.pending[0] if self.pending else ()
+        means = {name: float(np.mean([row[name] for row in self.pending])) for name in names}
+        self.pending = []
+        self._progress.update(step, epoch, loss=means.get("loss"), accuracy=means.get("accuracy"))
+        # A step that was left out takes no learning rate from the schedule.
+        learning_rate = float(self._learning_rates[max(step - 1 - self.skipped, 0)])
+        self._log.write(
+            step,
+            kind="train",
+            epoch=epoch,
+            learning_rate=learning_rate,
+            images_per_second=self._progress.images_per_second,
+            input_wait=self._progress.input_wait,
+            skipped=self.skipped,
+            **means,
+        )
