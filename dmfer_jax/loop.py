@@ -79,7 +79,9 @@ def train_steps(
             saves = stops or ends_epoch or _is_due(step, options.checkpoint_every)
             logs = ends_epoch or _is_due(step, options.log_every)
             bad = step_log.fetch(step) if saves or logs else None
-            if bad is not None and options.nonfinite == "stop":
+            if bad is not None and options.nonfinite == "skip":
+                bad = step if step_log.in_a_row >= _HOPELESS else None
+            if bad is not None:
                 with jax.transfer_guard("allow"):
                     nonfinite.stop(run, train_state, bad, note)
             if logs:
@@ -169,6 +171,10 @@ def log_validation(
         f"loss {console.number(valid['loss'])}",
     )
     return valid["accuracy"]
+
+
+_HOPELESS = 20
+"""Steps left out one after the other from which a run stops all the same: no later one will do."""
 
 
 def _is_due(step: int, every: int) -> bool:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, NoReturn
 
+import jax
 import numpy as np
 
 from dmfer_jax import run_folder, steps
@@ -26,7 +27,7 @@ def stop(run: Run, train_state: TrainState, step: int, note: dict[str, Any]) -> 
 
     Args:
       run: that is at this step.
-      train_state: as it was before the step.
+      train_state: as it was before the step, its own number aside.
       step: whose loss or gradient is not finite, counted from 1.
       note: of a checkpoint.
 
@@ -45,6 +46,9 @@ def stop(run: Run, train_state: TrainState, step: int, note: dict[str, Any]) -> 
         )
     )
     names = run.train.names[positions]
+    # Where steps are left out, the state is that of many steps before, but for the number.
+    number = jax.device_put(np.int32(step - 1), train_state.step.sharding)
+    train_state = train_state.replace(step=number)
     _write(folder, run, train_state, positions, note)
     raise UserError(
         f"the loss or the gradient of step {step} is not finite. Its batch has "

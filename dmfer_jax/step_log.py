@@ -26,6 +26,7 @@ class StepLog:
     Attributes:
       pending: scalars of the fetched steps that no line tells of yet, {name: float} each.
       skipped: steps left out so far, as far as they were fetched.
+      in_a_row: how many of the latest fetched ones were left out, one after the other.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class StepLog:
     ):
         self.pending: list[dict[str, float]] = list(note.get("pending", []))
         self.skipped = skipped
+        self.in_a_row = 0
         self._log, self._progress, self._learning_rates = log, progress, learning_rates
         self._waiting: list[dict[str, jax.Array]] = []
 
@@ -65,8 +67,10 @@ class StepLog:
             before, self.skipped = self.skipped, row.pop("skipped")
             if self.skipped == before:
                 self.pending.append(row)
-            elif bad is None:
-                bad = number
+                self.in_a_row = 0
+                continue
+            self.in_a_row += 1
+            bad = bad or number
         return bad
 
     def write(self, step: int, epoch: int) -> None:

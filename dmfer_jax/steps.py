@@ -49,35 +49,15 @@ def make_train_step(
         soft targets and label smoothing PyTorch weighs each class's term by itself. All examples
         weigh alike if None.
     """
+    loss_fn = make_loss_function(config, model, class_weights)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = random_key(config.seed, "augment", state.step)
-        images = augment.augment(key, augment.to_float(batch["image"]), config.augment)
-        # Else XLA augments once more for the gradient of the first kernel.
-        images = jax.lax.optimization_barrier(augment.normalize(images))
-        targets = batch["target"]
+        images, targets = augment_images(config, state.step, batch["image"]), batch["target"]
         mask = jnp.ones(targets.shape[0])
-        weights = mask if class_weights is None else targets @ jnp.asarray(class_weights)
-
-        def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, ...]]:
-            outputs, updates = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                images,
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": random_key(config.seed, "dropout", state.step)},
-            )
-            entropy, center = example_losses(config, outputs, state.centers, targets)
-            parts = {
-                "cross_entropy": _weighted_mean(entropy, weights),
-                "center_loss": _weighted_mean(center, weights),
-            }
-            loss = parts["cross_entropy"] + config.loss.weight * parts["center_loss"]
-            return loss, (parts, outputs, updates["batch_stats"])
-
-        (loss, (parts, outputs, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params
+        (loss, (parts, outputs, changed)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, state, images, targets
         )
+        batch_stats = changed["batch_stats"]
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         centers = state.centers
@@ -119,6 +99,62 @@ def make_train_step(
         donate_argnums=0,
         compiler_options=compiler_options(platform(mesh)),
     )
+
+
+LossFunction = Callable[..., tuple[jax.Array, tuple[dict[str, jax.Array], Outputs, dict[str, Any]]]]
+
+
+def make_loss_function(
+    config: ConfigDict, model: Dmfer, class_weights: np.ndarray | None, **options: Any
+) -> LossFunction:
+    """Returns the function whose gradient a step takes.
+
+    It takes parameters, the state before the step, the images of `augment_images` and their targets
+    `[n, K]`. It returns the loss [], and beside it its parts `cross_entropy` and `center_loss`, the
+    network's outputs and the collections that changed, `batch_stats` among them.
+
+    Args:
+      config: of the experiment.
+      model: of `state.make_model`.
+      class_weights: as in `make_train_step`.
+      **options: for `model.apply`, such as `capture_intermediates`.
+    """
+
+    def loss_fn(params: Any, state: TrainState, images: jax.Array, targets: jax.Array) -> Any:
+        captured = ["intermediates"] if "capture_intermediates" in options else []
+        outputs, changed = model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            images,
+            train=True,
+            mutable=["batch_stats", *captured],
+            rngs={"dropout": random_key(config.seed, "dropout", state.step)},
+            **options,
+        )
+        entropy, center = example_losses(config, outputs, state.centers, targets)
+        ones = jnp.ones(targets.shape[0])
+        weights = ones if class_weights is None else targets @ jnp.asarray(class_weights)
+        parts = {
+            "cross_entropy": _weighted_mean(entropy, weights),
+            "center_loss": _weighted_mean(center, weights),
+        }
+        loss = parts["cross_entropy"] + config.loss.weight * parts["center_loss"]
+        return loss, (parts, outputs, changed)
+
+    return loss_fn
+
+
+def augment_images(config: ConfigDict, step: jax.Array, images: jax.Array) -> jax.Array:
+    """Returns what the network sees of uint8 images `[n, h, w, c]` in a step: float32, as large.
+
+    Args:
+      config: of the experiment.
+      step: int32 [], steps done before.
+      images: as they lie in the records.
+    """
+    key = random_key(config.seed, "augment", step)
+    augmented = augment.augment(key, augment.to_float(images), config.augment)
+    # Else XLA augments once more for the gradient of the first kernel.
+    return jax.lax.optimization_barrier(augment.normalize(augmented))
 
 
 def keep_finite(policy: str, finite: jax.Array, old: TrainState, new: TrainState) -> TrainState:

@@ -1,0 +1,105 @@
+"""Steps whose numbers are not finite: what they leave of the state, and what is kept of them."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dmfer_jax import replay, state, steps, train
+from dmfer_jax.data import sources
+from dmfer_jax.errors import UserError
+from dmfer_jax.reporting import figures
+from dmfer_jax.reporting.writers import read_jsonl
+from dmfer_jax.step_log import StepLog
+
+
+def make_state(step: int, skipped: int, value: float) -> state.TrainState:
+    values = {"kernel": jnp.full(3, value)}
+    return state.TrainState(
+        step=jnp.asarray(step, jnp.int32),
+        params=values,
+        batch_stats={},
+        centers=jnp.full(2, value),
+        opt_state=(values,),
+        ema=values,
+        skipped=jnp.asarray(skipped, jnp.int32),
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "finite", "skipped", "expected"),
+    [
+        ("stop", True, 0, (5, 0, 2.0)),
+        ("stop", False, 0, (4, 1, 1.0)),
+        ("stop", True, 1, (4, 1, 1.0)),  # the host has not looked yet
+        ("stop", False, 1, (4, 1, 1.0)),
+        ("skip", True, 3, (5, 3, 2.0)),
+        ("skip", False, 3, (5, 4, 1.0)),
+    ],
+)
+def test_a_step_that_is_not_finite_leaves_everything_as_it_was(policy, finite, skipped, expected):
+    old, new = make_state(4, skipped, 1.0), make_state(5, skipped, 2.0)
+    kept = jax.jit(steps.keep_finite, static_argnums=0)(policy, jnp.asarray(finite), old, new)
+    jax.tree.map(np.testing.assert_array_equal, kept, make_state(*expected))
+
+
+class Written(list):
+    """Takes the place of the log and of what shows the progress."""
+
+    images_per_second = input_wait = None
+
+    def write(self, step, **values):
+        self.append({"step": step, **values})
+
+    def update(self, *args, **values):
+        pass
+
+
+def test_means_leave_out_skipped_steps_and_go_on_from_a_checkpoint():
+    written = Written()
+    log = StepLog(written, written, np.arange(9.0), {"pending": [{"loss": 1.0}]}, skipped=2)  # pyright: ignore[reportArgumentType]
+    for loss, skipped in ((3.0, 2), (float("nan"), 3), (5.0, 3)):
+        log.add({"loss": jnp.asarray(loss), "skipped": jnp.asarray(skipped)})
+    assert log.fetch(step=8) == 7
+    assert (log.skipped, log.in_a_row) == (3, 0)
+    assert log.pending == [{"loss": 1.0}, {"loss": 3.0}, {"loss": 5.0}]
+    log.write(8, epoch=1)
+    assert (written[0]["loss"], written[0]["skipped"]) == (3.0, 3)
+    assert written[0]["learning_rate"] == 4.0  # step 8 is the fifth update
+    assert log.pending == []
+
+
+def test_run_stops_at_the_step_and_its_dump_repeats_it(tiny_config, tmp_path, monkeypatch, capsys):
+    honest = sources.load_split
+
+    def load_split(*args, train, **kwargs):
+        split = honest(*args, train=train, **kwargs)
+        targets = split.targets.copy()
+        targets[split.names == "train_00030"] = np.nan
+        return dataclasses.replace(split, targets=targets) if train else split
+
+    monkeypatch.setattr(sources, "load_split", load_split)
+    monkeypatch.setattr(figures, "draw_report_figures", lambda *_: [])
+    with pytest.raises(UserError, match=r"step \d+ is not finite. Its batch has .*train_00030"):
+        train.train(tiny_config, tmp_path)
+    (dump,) = (tmp_path / "nonfinite").iterdir()
+    step = int(dump.name)
+    assert all(row["step"] < step for row in read_jsonl(tmp_path / "metrics.jsonl"))
+
+    found = replay.replay(dump)
+    assert (found.step, found.scalars["skipped"]) == (step, 1)
+    assert np.isnan(found.scalars["loss"])
+    assert len(found.names) == tiny_config.train.batch_size
+    assert "train_00030" in found.names
+    bad = [part.name for part in found.parts if part.bad]
+    assert bad[0] == "cross_entropy"  # the network's own outputs are finite
+    assert any(name.startswith("gradient of backbone/") for name in bad)
+    order = [part.name for part in found.parts]
+    assert order.index("output of backbone/stem") < order.index("output of head")
+    replay.print_replay(found)
+    assert f"step {step}, records" in capsys.readouterr().out
+    (dump / "batch.npz").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"batch\.npz cannot be read"):
+        replay.replay(dump)
