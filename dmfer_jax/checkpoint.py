@@ -4,6 +4,7 @@
 them, and `checkpoint.json` (see `checkpoint_record`). A folder gets its name when it is complete.
 """
 
+import copy
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -92,7 +93,7 @@ class Checkpoints:
         step = int(jax.device_get(state.step))
         if step in self._steps():
             return
-        arrays = records.describe_arrays(state)
+        arrays, note = records.describe_arrays(state), copy.deepcopy(dict(note))
         partial = self.folder / f"{step}{_PARTIAL}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

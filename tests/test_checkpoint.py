@@ -36,13 +36,15 @@ def test_a_save_in_flight_is_not_touched_by_the_steps_after_it(tiny_config, part
     train_state, _ = train_step(train_state, sharding.put_batch(batch, mesh))
     before = jax.tree.map(np.array, jax.device_get(train_state))  # a copy, not a view
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(train_state, {"epoch": 1.0}, 0.5)
+        note: dict = {"epoch": 1.0, "pending": [{"loss": 2.0}]}
+        checkpoints.save(train_state, note, 0.5)
+        note["pending"].append({"loss": 3.0})
         for _ in range(4):  # each is given the saved state's memory to reuse
             train_state, _ = train_step(train_state, sharding.put_batch(batch, mesh))
         checkpoints.wait()
         like = jax.eval_shape(lambda: train_state)
         loaded = checkpoints.load(1, like, sharding.replicated(mesh))
-        assert checkpoints.note(1) == {"epoch": 1.0}
+        assert checkpoints.note(1) == {"epoch": 1.0, "pending": [{"loss": 2.0}]}
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(loaded), before)
 
 

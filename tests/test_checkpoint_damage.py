@@ -82,7 +82,7 @@ def test_every_damage_of_every_file_is_noticed_and_named(sound, tmp_path, kind):
     rng = np.random.default_rng(0)
     files = [p for p in sorted((sound / "checkpoints" / "8").rglob("*")) if p.is_file()]
     trials = 0
-    for file in files * 6:
+    for file in files * 8:
         folder = shutil.copytree(sound, tmp_path / str(trials))
         path = folder / file.relative_to(sound)
         other = counterpart(path, folder / "checkpoints")
