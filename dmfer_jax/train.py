@@ -194,9 +194,12 @@ def make_report(
         like = jax.eval_shape(lambda: train_state)
         best_state = checkpoints.load(best_step, like, sharding.replicated(run.mesh))
         scored["best"] = entry(best_state, checkpoints.note(best_step)["epoch"])
+    if lost := find_lost_best(run, best_step):
+        print(lost)
     return {
         **run.description,
         "not_scored": missing,
+        **({"best_lost": lost} if lost else {}),
         "train": {
             "epochs": run.config.train.epochs,
             "steps": run.total_steps,
@@ -207,6 +210,23 @@ def make_report(
         },
         "checkpoints": scored,
     }
+
+
+def find_lost_best(run: Run, best_step: int | None) -> str | None:
+    """Says so if the log knows a better epoch than the best one whose checkpoint is left."""
+    rows = [
+        row
+        for row in writers.read_jsonl(run.workdir / "metrics.jsonl")
+        if row.get("kind") == "eval" and row.get("accuracy") is not None
+    ]
+    best = max(rows, key=lambda row: (row["accuracy"], row["step"]), default=None)
+    if best is None or best["step"] == best_step:
+        return None
+    instead = f"that of step {best_step} took its place" if best_step else "none is left"
+    return (
+        f"the best epoch ended at step {best['step']}, but its checkpoint was damaged or removed; "
+        f"{instead}"
+    )
 
 
 def main(argv: Sequence[str]) -> None:

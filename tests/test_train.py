@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -12,7 +14,7 @@ import pytest
 from PIL import Image
 
 from dmfer_jax import checkpoint, evaluate, feeding, run_folder, sharding, state, steps, train
-from dmfer_jax.data import sources
+from dmfer_jax.data import builds, sources
 from dmfer_jax.errors import UserError
 from dmfer_jax.optimizer import make_optimizer
 from dmfer_jax.reporting import figures
@@ -78,6 +80,62 @@ def test_resumed_run_equals_uninterrupted_run(tiny_config, finished, tmp_path, m
     assert report["checkpoints"] == whole_report["checkpoints"]
     assert logged(halves) == logged(whole)  # step 5 was saved between two lines
     assert [row["step"] for row in logged(whole)] == [2, 4, 6, 6, 8, 10, 12, 12]
+
+
+def test_second_signal_ends_the_process_at_once(tmp_path):
+    script = """
+import os, signal, time
+from dmfer_jax.interruption import Interruption
+with Interruption() as interruption:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.01)
+    print(interruption.exit_status, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)
+print("still there")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=60
+    )
+    assert (ended.stdout, ended.returncode) == ("130\n", -signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_lost_best_checkpoint_is_told(tiny_config, finished, tmp_path, capsys):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    log = workdir / "metrics.jsonl"
+    rows = [row for row in read_jsonl(log) if row["step"] <= 6]
+    rows[-1]["accuracy"] = 1.0  # as if the first epoch had been the best
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shutil.rmtree(workdir / "checkpoints" / "6")
+    report = train.train(tiny_config, workdir)
+    expected = "the best epoch ended at step 6, but its checkpoint was damaged or removed"
+    assert report["best_lost"].startswith(expected)
+    assert expected in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_run_goes_on_from_the_checkpoint_before_a_damaged_one(
+    tiny_config, finished, tmp_path, capsys
+):
+    whole, whole_report = finished
+    workdir = shutil.copytree(whole, tmp_path / "run")
+    (workdir / "checkpoints" / "12" / "state" / "_METADATA").write_text("{}")
+    report = train.train(tiny_config, workdir)
+    printed = capsys.readouterr().out
+    assert "checkpoint of step 12 is damaged" in printed
+    assert "going on from step 6 of 12" in printed
+    assert report["checkpoints"] == whole_report["checkpoints"]
+    assert logged(workdir) == logged(whole)
+    jax.tree.map(np.testing.assert_array_equal, saved_state(whole), saved_state(workdir))
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_other_records_are_refused(tiny_config, finished, tmp_path, monkeypatch):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    monkeypatch.setattr(builds, "records_digest", lambda folder: "f" * 64)
+    with pytest.raises(UserError, match=r"those in .* of digest f+\. Give the records"):
+        train.train(tiny_config, workdir)
 
 
 def test_run_leaves_a_report_that_says_what_was_done(tiny_config, finished):
