@@ -97,8 +97,8 @@ class Checkpoints:
         partial = self.folder / f"{step}{_PARTIAL}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            metadata = {"format": records.FORMAT}
-            writing = ocp.save_async(partial, state, overwrite=True, custom_metadata=metadata)
+            metadata: Any = {"format": records.FORMAT}
+            writing = ocp.save_async(str(partial), state, overwrite=True, custom_metadata=metadata)
         except Exception as error:
             raise self._failed(step, error) from error
 
@@ -185,7 +185,7 @@ class Checkpoints:
                 raise UserError(f"{other}; use another --workdir. {error}") from error
         if differences := records.compare_shapes(record.arrays, like):
             raise UserError(f"{other}; use another --workdir. {'; '.join(differences)}")
-        state = ocp.load(folder, abstract)
+        state = ocp.load(str(folder), abstract)
         found = records.describe_arrays(state)
         for name, array in record.arrays.items():
             if found[name] != array:
@@ -226,7 +226,7 @@ class Checkpoints:
 def _load_format_1(folder: Path, like: Any) -> TrainState:
     """A state from before skipped steps were counted."""
     fields = {name: getattr(like, name) for name in like.__dataclass_fields__ if name != "skipped"}
-    loaded = ocp.load(folder, fields)
+    loaded = ocp.load(str(folder), fields)
     return TrainState(
         **loaded, skipped=jax.device_put(jnp.zeros((), jnp.int32), like.step.sharding)
     )

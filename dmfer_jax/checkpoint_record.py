@@ -135,7 +135,7 @@ def describe_arrays(state: Any) -> dict[str, dict[str, Any]]:
         described[_join(path)] = {
             "dtype": str(values.dtype),
             "shape": list(values.shape),
-            "sha256": hashlib.sha256(values.reshape(-1).view(np.uint8)).hexdigest(),
+            "sha256": hashlib.sha256(memoryview(values.reshape(-1).view(np.uint8))).hexdigest(),
         }
     return described
 
