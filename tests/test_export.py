@@ -28,7 +28,7 @@ def exported(finished: tuple[Path, dict], tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def untrained(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two classes in bfloat16, without a moving average, whose first weights were saved."""
+    """A run of two classes in bfloat16 without a moving average, that was only begun."""
     config = make_tiny_config(data_dir)
     config.model.dtype, config.optimizer.ema_decay = "bfloat16", 0.0
     return save_random_run(tmp_path_factory.mktemp("untrained"), config, ("happy", "sad"))

@@ -1,5 +1,6 @@
 """A tiny network's portable file, and the ways to change one."""
 
+import hashlib
 import json
 import struct
 from pathlib import Path
@@ -10,7 +11,6 @@ import jax.numpy as jnp
 
 from dmfer_jax.data import preprocessing
 from dmfer_jax.models.dmfer import Dmfer
-from dmfer_jax.weights import portable
 from dmfer_jax.weights.portable import Manifest
 from tests.models.variables import draw_variables
 
@@ -56,12 +56,20 @@ def join_file(path: Path, header: Any, data: bytes) -> Path:
     return path
 
 
+def digest(manifest: dict[str, Any]) -> str:
+    """What a manifest's `sha256` must be, as the format says."""
+    rest = {name: value for name, value in manifest.items() if name != "sha256"}
+    return hashlib.sha256(
+        json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
+
+
 def rewrite(saved: Path, path: Path, changes: dict[str, Any], removed: str = "") -> Path:
     """A file with another manifest that is sound in itself: its digest is made anew."""
     header, data = split_file(saved)
     manifest = {**json.loads(header["__metadata__"]["dmfer"]), **changes}
     manifest.pop(removed, None)
     if "sha256" not in changes and removed != "sha256":
-        manifest["sha256"] = portable._digest(manifest)
+        manifest["sha256"] = digest(manifest)
     header["__metadata__"]["dmfer"] = json.dumps(manifest)
     return join_file(path, header, data)

@@ -13,7 +13,7 @@ import safetensors.numpy
 from dmfer_jax.errors import UserError
 from dmfer_jax.weights import portable
 from dmfer_jax.weights.portable import load_portable, save_portable
-from tests.weights.portable_files import MANIFEST, draw, join_file, rewrite, split_file
+from tests.weights.portable_files import MANIFEST, digest, draw, join_file, rewrite, split_file
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_sound_manifest_of_tensors_that_are_no_network_is_refused(tmp_path):
         whole = {**tensors, **extra}
         described = {name: portable._describe(array) for name, array in whole.items()}
         manifest = {**base, "tensors": described}
-        manifest["sha256"] = portable._digest(manifest)
+        manifest["sha256"] = digest(manifest)
         path = tmp_path / "bad.safetensors"
         text = json.dumps(manifest)
         safetensors.numpy.save_file(whole, path, metadata={"dmfer": text})
