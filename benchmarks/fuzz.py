@@ -74,24 +74,24 @@ def fuzz(target: Target, inputs: int, seed: int, folder: Path) -> Found:
       folder: an empty one, best in memory.
     """
     found, feed = Found(), target.open(folder)
+    checks: Any = hypothesis.HealthCheck  # of how fast and how large inputs are; not ours
     part = 0
     while found.inputs < inputs:
         before = found.inputs
 
-        @hypothesis.seed(zlib.crc32(f"{seed} {part}".encode()))
-        @hypothesis.settings(
+        def feed_one(given: Any) -> None:
+            _feed(feed, given, found)
+
+        settings = hypothesis.settings(
             max_examples=min(_PART, inputs - before),
             phases=[hypothesis.Phase.generate],
             database=None,
             deadline=None,
-            suppress_health_check=list(hypothesis.HealthCheck),
+            suppress_health_check=list(checks),
         )
-        @hypothesis.given(target.inputs)
-        def feed_one(given: Any) -> None:
-            _feed(feed, given, found)
-
+        draw = hypothesis.seed(zlib.crc32(f"{seed} {part}".encode()))
         with _memory_limited():
-            feed_one()
+            draw(settings(hypothesis.given(target.inputs)(feed_one)))()
         if found.inputs == before:
             raise RuntimeError("no input was drawn")
         part += 1
@@ -123,7 +123,7 @@ def _alarm() -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    faulthandler.dump_traceback_later(6 * SECONDS, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(6 * SECONDS, exit=True, file=sys.__stderr__ or 2)
     try:
         yield
     finally:

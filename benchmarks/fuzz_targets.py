@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from benchmarks.fuzz_inputs import edited, edited_json
 from benchmarks.fuzz_overrides import command_lines, open_overrides
+from benchmarks.fuzz_weights import inputs as weights_inputs
+from benchmarks.fuzz_weights import open_weights
 from data_builders.affectnet import new_release, old_release
 from data_builders.common.source_files import SourceFiles
 from data_builders.ferplus import fer2013_files, votes_files
@@ -276,6 +278,7 @@ def make_targets(folder: Path) -> dict[str, Target]:
       folder: for files that inputs are made of.
     """
     return {
+        **{name: Target(drawn, open_weights) for name, drawn in weights_inputs().items()},
         **_portable_targets(folder),
         "RAN list": Target(_LIST_INPUTS, open_lists),
         "FER2013 csv": Target(

@@ -1,6 +1,7 @@
 """Readers of strangers' files and flags take an input or refuse it, and do nothing else."""
 
 import contextlib
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -14,29 +15,20 @@ from dmfer_jax.errors import UserError
 
 INPUTS = 200
 
-NAMES = (
-    "portable file", "portable header", "portable manifest", "RAN list", "FER2013 csv",
-    "FER+ votes csv", "FER+ label csv", "AffectNet csv", "AffectNet npy", "RAF-DB list",
-    "RAF-DB csv", "RAF-DB attributes", "RAF-DB box", "groups csv", "config overrides",
-)  # fmt: skip
+# ml_collections loads a config in an old way.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module.. method:DeprecationWarning")
+
+with tempfile.TemporaryDirectory() as _folder:
+    TARGETS = make_targets(Path(_folder))
 
 
-@pytest.fixture(scope="module")
-def targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Target]:
-    return make_targets(tmp_path_factory.mktemp("base"))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_what_is_no_error_of_ours_never_comes_of_an_input(targets, name, tmp_path):
-    found = fuzz.fuzz(targets[name], INPUTS, 0, tmp_path)
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_is_no_error_of_ours_never_comes_of_an_input(name, tmp_path):
+    found = fuzz.fuzz(TARGETS[name], INPUTS, 0, tmp_path)
     assert found.failures == []
     assert found.inputs == INPUTS
     assert found.taken > INPUTS / 50  # else the inputs would not reach what lies behind the start
     assert found.refused > INPUTS / 50
-
-
-def test_every_target_is_tested(targets):
-    assert tuple(targets) == NAMES
 
 
 def fed(read: Any, tmp_path: Path) -> fuzz.Found:
