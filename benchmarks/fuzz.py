@@ -34,6 +34,7 @@ MEMORY_MIB = 512
 """Address space that a few hundred inputs, one after the other, may add to the process."""
 
 _PART = 500  # inputs for which Hypothesis is started once: it keeps a tree of what it drew
+_LONGEST_PART = 600  # seconds; one takes a few
 _MOST_FAILURES = 20  # that are kept of a target
 _SHOWN = 2_000  # characters of an input
 
@@ -90,7 +91,7 @@ def fuzz(target: Target, inputs: int, seed: int, folder: Path) -> Found:
             suppress_health_check=list(checks),
         )
         draw = hypothesis.seed(zlib.crc32(f"{seed} {part}".encode()))
-        with _memory_limited():
+        with _memory_limited(), _watched():
             draw(settings(hypothesis.given(target.inputs)(feed_one)))()
         if found.inputs == before:
             raise RuntimeError("no input was drawn")
@@ -116,20 +117,28 @@ def _feed(feed: Any, given: Any, found: Found) -> None:
 
 @contextlib.contextmanager
 def _alarm() -> Iterator[None]:
-    """Ends what takes too long; what does not answer to Python, with the whole process."""
+    """Ends what takes too long."""
 
     def ring(number: int, frame: Any) -> None:
         raise _Hang(f"it took more than {SECONDS:g} s")
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    faulthandler.dump_traceback_later(6 * SECONDS, exit=True, file=sys.__stderr__ or 2)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[None]:
+    """Ends the process where no signal can: in a loop of a library that is not Python."""
+    faulthandler.dump_traceback_later(_LONGEST_PART, exit=True, file=sys.__stderr__ or 2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @contextlib.contextmanager

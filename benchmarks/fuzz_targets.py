@@ -180,8 +180,10 @@ def open_lists(folder: Path) -> Feed:
     def feed(given: tuple[str, bytes]) -> None:
         name, content = given
         (folder / name).write_bytes(content)
+        # Labels in a file of their own are read beside their list.
+        asked = name.replace("_label", "_list")
         try:
-            lists.read_lists(folder)
+            lists.read_lists(folder / asked)
         finally:
             (folder / name).write_bytes(LISTS[name])
 
