@@ -99,7 +99,7 @@ def _describe_training(
         "drop_classes": list(options.drop_classes),
         "seed": config.seed,
         "checkpoint": which,
-        "chosen_by": f"accuracy on {options.valid_split}" if which == "best" else "the end",
+        "chosen_on": options.valid_split if which == "best" else None,  # by its accuracy
         "step": int(train_state.step),
         "epoch": note["epoch"],
         "moving_average": train_state.ema is not None,
@@ -126,10 +126,11 @@ def main(argv: Sequence[str]) -> None:
         notes=options.notes,
     )
     training = manifest.training
+    chosen = f"the best on {training['chosen_on']}" if training["chosen_on"] else "the last"
     print(
         f"{options.out}: {', '.join(manifest.labels)}; {manifest.image_size} x "
         f"{manifest.image_size} x {manifest.channels}; {training['dataset']}, step "
-        f"{training['step']:,}, chosen by {training['chosen_by']}"
+        f"{training['step']:,}, {chosen}"
     )
 
 

@@ -48,7 +48,7 @@ def test_file_says_what_the_run_was(exported, finished):
         "drop_classes": [],
         "seed": 0,
         "checkpoint": "best",
-        "chosen_by": "accuracy on valid",
+        "chosen_on": "valid",
         "step": best["step"],
         "epoch": best["epoch"],
         "moving_average": True,
@@ -81,7 +81,7 @@ def test_run_in_bfloat16_that_was_not_scored_keeps_float32_weights(untrained, tm
     manifest = export.export(untrained, "last", out)
     assert manifest.scores is None
     assert manifest.model["dtype"] == "bfloat16"
-    assert manifest.training["chosen_by"] == "the end"
+    assert manifest.training["chosen_on"] is None
     assert not manifest.training["moving_average"]
     _, variables = load_portable(out)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}

@@ -92,11 +92,9 @@ def save_portable(
     _check_rows(described["labels"], described["tensors"])
     _check_finite(tensors)
     text = json.dumps(described, ensure_ascii=False, allow_nan=False)
-
-    def write(part: Path) -> None:
-        safetensors.numpy.save_file(tensors, part, metadata={METADATA_KEY: text})
-
-    write_atomically(path, write)
+    # Not save_file: it lets nobody but its owner read the file.
+    content = safetensors.numpy.save(tensors, metadata={METADATA_KEY: text})
+    write_atomically(path, lambda part: part.write_bytes(content))
 
 
 def load_portable(path: str | os.PathLike[str]) -> tuple[Manifest, dict[str, Any]]:

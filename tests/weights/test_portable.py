@@ -53,6 +53,11 @@ def test_tensors_are_the_state_dict_and_the_same_network_gives_the_same_bytes(
     assert (tmp_path / "again.safetensors").read_bytes() == saved.read_bytes()
 
 
+def test_others_may_read_it_as_any_file(saved, tmp_path):
+    (tmp_path / "any").write_bytes(b"")
+    assert saved.stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
 READER = """
 import sys
 blocked = ("jax", "jaxlib", "flax", "orbax", "optax", "torch", "dmfer_jax", "ml_collections")
