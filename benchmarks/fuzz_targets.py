@@ -263,10 +263,8 @@ def _refuse(problems: list[str]) -> None:
         raise UserError(problems[0])
 
 
-def _read_annotations(files: SourceFiles, path: str) -> None:
-    """Reads the same bytes as attributes and as a box."""
-    keys = ["train_00001"]
-    _refuse(annotations.read_attributes(files, keys)[2])
+def _read_attributes(files: SourceFiles, path: str) -> None:
+    _refuse(annotations.read_attributes(files, ["train_00001"])[2])
 
 
 def _read_box(files: SourceFiles, path: str) -> None:
@@ -307,7 +305,7 @@ def make_targets(folder: Path) -> dict[str, Target]:
             ),
         ),
         "RAF-DB attributes": Target(
-            edited([_ATTRIBUTES]), of_source("train_00001_manu_attri.txt", _read_annotations)
+            edited([_ATTRIBUTES]), of_source("train_00001_manu_attri.txt", _read_attributes)
         ),
         "RAF-DB box": Target(
             edited([b"1.5 2 30 40.25\n"]), of_source("train_00001_boundingbox.txt", _read_box)
