@@ -14,6 +14,7 @@ import resource
 import signal
 import sys
 import tempfile
+import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -91,7 +92,8 @@ def fuzz(target: Target, inputs: int, seed: int, folder: Path) -> Found:
             suppress_health_check=list(checks),
         )
         draw = hypothesis.seed(zlib.crc32(f"{seed} {part}".encode()))
-        with _memory_limited(), _watched():
+        with _memory_limited(), _watched(), warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)  # of a number that did not fit, and such
             draw(settings(hypothesis.given(target.inputs)(feed_one)))()
         if found.inputs == before:
             raise RuntimeError("no input was drawn")
