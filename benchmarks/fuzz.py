@@ -164,6 +164,7 @@ def main() -> None:
     parser.add_argument("--targets", nargs="*", help="names; all unless told")
     parser.add_argument("--out", type=Path, help="a JSON file to write")
     options = parser.parse_args()
+    described = measurements.describe()  # before files can be changed
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as place:
         folder = Path(place)
@@ -178,10 +179,10 @@ def main() -> None:
             (folder / str(number)).mkdir()
             rows[name] = fuzz(targets[name], each, options.seed, folder / str(number))
             print(f"{name}: {rows[name].inputs:,}, {rows[name].failed} failed", flush=True)
-    _report(rows, options.seed, options.out)
+    _report(described, rows, options.seed, options.out)
 
 
-def _report(rows: dict[str, Found], seed: int, out: Path | None) -> None:
+def _report(described: dict[str, Any], rows: dict[str, Found], seed: int, out: Path | None) -> None:
     shown = [
         [name, f"{row.inputs:,}", f"{row.taken:,}", f"{row.refused:,}", str(row.failed)]
         for name, row in rows.items()
@@ -189,7 +190,7 @@ def _report(rows: dict[str, Found], seed: int, out: Path | None) -> None:
     print(measurements.table(["target", "inputs", "taken", "refused", "failed"], shown))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     report = {
-        **measurements.describe(),
+        **described,
         "seed": seed,
         "limits": {"seconds_of_an_input": SECONDS, "memory_mib": MEMORY_MIB},
         "inputs": sum(row.inputs for row in rows.values()),
