@@ -58,10 +58,14 @@ def _guarded(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> None:
         raise SystemExit(130) from None
 
 
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)", re.DOTALL)
+
+
 def _parse(argv: list[str]) -> list[str]:
     try:
+        _check_names(argv)
         return flags.FLAGS(_with_found_config(argv))
-    except (UserError, flags.Error) as error:
+    except (flags.Error, ValueError) as error:  # the second are ours, and ml_collections' own
         message = str(error)
     except (AttributeError, KeyError) as error:
         # ml_collections raises these for a field that does not exist, its suggestion inside.
@@ -69,6 +73,17 @@ def _parse(argv: list[str]) -> list[str]:
         message = f"there is no config field {lines[0]!r}. {' '.join(lines[1:])}".strip()
     _fail(message)
     return []
+
+
+def _check_names(argv: Sequence[str]) -> None:
+    """Refuses fields that no config can have; ml_collections would try to read them as Python."""
+    for argument in argv:
+        found = _OVERRIDE.match(argument)
+        if found and not re.fullmatch(r"[a-z_]+(\.[a-z_]+)*", found[1]):
+            raise UserError(
+                f"there is no config field {found[1][:60]!r}; fields are set as "
+                "--config.section.field=value"
+            )
 
 
 def _with_found_config(argv: list[str]) -> list[str]:

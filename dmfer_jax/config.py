@@ -205,7 +205,8 @@ def validate(config: ConfigDict) -> None:
     if not 0 <= seed < 2**32:  # JAX takes others modulo 2**32, and Grain refuses negative ones
         raise UserError(f"config.seed is {seed!r}; it must be 0 to 2**32 - 1")
     area = value("augment.erase_area")
-    if len(area) != 2 or not 0 < area[0] <= area[1] < 1:
+    numbers = all(isinstance(share, (int, float)) for share in area)
+    if len(area) != 2 or not numbers or not 0 < area[0] <= area[1] < 1:
         raise UserError(
             f"config.augment.erase_area is {tuple(area)}; expected (low, high) shares in 0 to 1"
         )
@@ -237,7 +238,7 @@ def _validate_splits(data: ConfigDict) -> None:
     for field, value in fields.items():
         names = [value] if field == "valid_split" else value
         # Joined by "+", as TFDS would take them, a split would escape the check below.
-        named = all(re.fullmatch(r"\w+", name) for name in names)
+        named = all(isinstance(name, str) and re.fullmatch(r"\w+", name) for name in names)
         if not named or len(set(names)) < len(names) or (field == "train_splits" and not names):
             raise UserError(
                 f"config.data.{field} is {value!r}; expected names of splits, such as 'valid' or "

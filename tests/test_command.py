@@ -5,6 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from dmfer_jax import command
 
 CODE = """
 import json, os, sys
@@ -38,3 +42,27 @@ def test_the_environment_says_where_and_whether_it_is_kept(tmp_path):
     assert settings("after", {**of_user, "JAX_COMPILATION_CACHE_DIR": own}) == [own, True]
     kept_nowhere = settings("after", {**of_user, "JAX_ENABLE_COMPILATION_CACHE": "false"})
     assert not kept_nowhere[1]
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--config.=x", "there is no config field ''"),
+        ("--config.0b1=1", "there is no config field '0b1'; fields are set as --config.section.f"),
+        ("-config.a\x86b", "there is no config field 'a"),
+        ("--noconfig.model.width[0]", "there is no config field 'model.width[0]'"),
+        ("--config.if=if", "if"),
+        ("--noconfig.model.depthwise=true", "does not take an argument"),
+    ],
+)
+def test_field_that_no_config_can_have_is_one_plain_line(argument, message, monkeypatch, capsys):
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "The experiment.", flag_values=values)
+    monkeypatch.setattr(flags, "FLAGS", values)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config=configs/synthetic.py", argument])
+    with pytest.raises(SystemExit, match="2"):
+        command._parse(sys.argv)
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert message in said
+    assert said.count("\n") == 1

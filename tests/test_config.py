@@ -48,7 +48,7 @@ WRONG = {
     "augment.shift": [-0.1, 1.1],
     "augment.scale": [-0.1, 1.0],
     "augment.erase": [-0.1, 1.1],
-    "augment.erase_area": [(0.0, 0.2), (0.3, 0.2), (0.1, 1.0), (0.1,), (0.1, 0.2, 0.3)],
+    "augment.erase_area": [(0.0, 0.2), (0.3, 0.2), (0.1, 1.0), (0.1,), (0.1, 0.2, 0.3), ("a", "b")],
     "augment.brightness": [-0.1, 1.1],
     "augment.contrast": [-0.1, 1.1],
     "model.backbone": ["resnet101"],
@@ -84,9 +84,9 @@ WRONG = {
     "train.eval_batch_size": [0],
     "train.log_every": [0],
     "train.checkpoint_every": [-1],
-    "data.train_splits": [(), ("train+valid",), ("train", "train"), ("",)],
+    "data.train_splits": [(), ("train+valid",), ("train", "train"), ("",), (5.0,)],
     "data.valid_split": ["", "train+valid", "train[:10%]"],
-    "data.test_splits": [("test+train",), ("test", "test")],
+    "data.test_splits": [("test+train",), ("test", "test"), (5.0,)],
 }
 
 

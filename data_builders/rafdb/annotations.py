@@ -22,6 +22,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 LANDMARKS = 5
 """Both eyes, the tip of the nose, both corners of the mouth."""
 
+_MOST_PIXELS = 1e6  # from an image's corner; what float32 cannot hold would become infinite
+
 ATTRIBUTES_SUFFIX = "_manu_attri.txt"
 BOX_SUFFIX = "_boundingbox.txt"
 
@@ -148,6 +150,8 @@ def _finite(word: str, where: str) -> float:
         value = float(word)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"{where}: found '{word[:40]}'; expected a number. Fetch it again.")
+    if not abs(value) <= _MOST_PIXELS:  # NaN is not, either
+        raise UserError(
+            f"{where}: found '{word[:40]}'; expected a number of pixels. Fetch it again."
+        )
     return value

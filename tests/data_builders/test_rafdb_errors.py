@@ -164,6 +164,7 @@ def test_source_without_test_images_is_a_problem(tmp_path: Path):
         (b"1 2 3", "holds 3 numbers; expected 5 lines of x and y, then gender, race, age_group"),
         (b"1 2 3 4 5 6 7 8 9 x 0 0 0", "found 'x'; expected a number"),
         (b"1 2 3 4 5 6 7 8 9 nan 0 0 0", "found 'nan'; expected a number"),
+        (b"1 2 3 4 5 6 7 8 9 1e39 0 0 0", "found '1e39'; expected a number of pixels"),
         (b"1 2 3 4 5 6 7 8 9 10 3 0 0", "the gender is '3'; expected a whole number from 0 to 2"),
         (b"1 2 3 4 5 6 7 8 9 10 0 0 5", "the age_group is '5'; expected a whole number from 0"),
     ],

@@ -1,0 +1,143 @@
+"""Writes a checkpoint of a run as a portable file: weights, labels and preprocessing in one.
+
+  python -m dmfer_jax.export --workdir=runs/ferplus_cpu --checkpoint=best --out=model.safetensors
+
+Where the run keeps a moving average of its weights, this is what is written, since it is what was
+scored. `dmfer_jax.loading` reads the file, and so does anything that reads safetensors.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict
+
+import dmfer_jax
+from dmfer_jax import checkpoint, command, sharding, state
+from dmfer_jax.config import split_dataset, validate
+from dmfer_jax.data import preprocessing
+from dmfer_jax.errors import UserError
+from dmfer_jax.optimizer import make_optimizer, make_schedule
+from dmfer_jax.reporting import report as reports
+from dmfer_jax.reporting import writers
+from dmfer_jax.state import TrainState
+from dmfer_jax.weights.portable import Manifest, save_portable
+
+
+def export(workdir: Path, which: str, out: Path, *, licence: str = "", notes: str = "") -> Manifest:
+    """Writes a checkpoint of a run as a portable file.
+
+    Args:
+      workdir: of the run.
+      which: "last" or "best".
+      out: the file to write; an older one is replaced.
+      licence: of the weights.
+      notes: whatever else a user of them should know.
+
+    Returns:
+      What the file says of the network.
+
+    Raises:
+      UserError: there is no such run or checkpoint, or its weights are not finite.
+    """
+    config = checkpoint.load_config(workdir)
+    validate(config)
+    train_state, note = _load(workdir, which, config)
+    options: Any = config.data
+    manifest = Manifest(
+        labels=tuple(note["labels"]),
+        image_size=options.image_size,
+        channels=options.channels,
+        preprocessing=preprocessing.describe(options.image_size, options.channels),
+        model={**config.model.to_dict(), "learned_centers": config.loss.centers == "learned"},
+        training=_describe_training(workdir, which, config, train_state, note),
+        scores=_find_scores(workdir, options.valid_split, int(train_state.step)),
+        code_version=dmfer_jax.__version__,
+        licence=licence,
+        notes=notes,
+    )
+    save_portable(out, jax.device_get(train_state.eval_variables()), manifest)
+    return manifest
+
+
+def _load(workdir: Path, which: str, config: ConfigDict) -> tuple[TrainState, dict[str, Any]]:
+    """A checkpoint's state, and the note saved with it."""
+    with checkpoint.Checkpoints(workdir) as checkpoints:
+        step = checkpoints.step(which)
+        if step is None:
+            best = "; an epoch is chosen at its end, on a validation split that is not trained on"
+            raise UserError(f"{workdir} has no {which} checkpoint{best * (which == 'best')}")
+        note = checkpoints.note(step)
+        if "labels" not in note:
+            raise UserError(
+                f"the {which} checkpoint of {workdir} does not say what its classes are: it was "
+                "saved by an older release. Train on for a step, which saves it anew"
+            )
+        model = state.make_model(config, len(note["labels"]))
+        optimizer = make_optimizer(config.optimizer, make_schedule(config, 1))
+        like = jax.eval_shape(lambda: state.init_state(config, model, optimizer))
+        one_device = sharding.replicated(sharding.make_mesh(jax.devices()[:1]))
+        return checkpoints.load(step, like, one_device), note
+
+
+def _describe_training(
+    workdir: Path, which: str, config: ConfigDict, train_state: TrainState, note: dict[str, Any]
+) -> dict[str, Any]:
+    """What the network was trained on, for how long, and which of its epochs this is."""
+    options: Any = config.data
+    # The report has the full name of what was built; a run that was not finished has no report.
+    report = workdir / "report.json"
+    dataset = reports.read_report(report)["dataset"] if report.is_file() else options.dataset
+    is_ferplus = split_dataset(options.dataset)[0] == "ferplus"
+    return {
+        "dataset": dataset,
+        "protocol": options.protocol if is_ferplus else None,
+        "train_protocol": (options.train_protocol or options.protocol) if is_ferplus else None,
+        "train_splits": list(options.train_splits),
+        "drop_classes": list(options.drop_classes),
+        "seed": config.seed,
+        "checkpoint": which,
+        "chosen_on": options.valid_split if which == "best" else None,  # by its accuracy
+        "step": int(train_state.step),
+        "epoch": note["epoch"],
+        "moving_average": train_state.ema is not None,
+    }
+
+
+def _find_scores(workdir: Path, split: str, step: int) -> dict[str, Any] | None:
+    """The scores on the validation split that the run's log has of a step."""
+    for row in reversed(writers.read_jsonl(workdir / "metrics.jsonl")):
+        if (row.get("kind"), row.get("split"), row["step"]) == ("eval", split, step):
+            return {"split": split, **{name: row[name] for name in reports.HEADLINES}}
+    return None
+
+
+def main(argv: Sequence[str]) -> None:
+    """Exports the checkpoint that the flags name."""
+    del argv
+    options = flags.FLAGS
+    manifest = export(
+        Path(options.workdir),
+        options.checkpoint,
+        Path(options.out),
+        licence=options.licence,
+        notes=options.notes,
+    )
+    training = manifest.training
+    chosen = f"the best on {training['chosen_on']}" if training["chosen_on"] else "the last"
+    print(
+        f"{options.out}: {', '.join(manifest.labels)}; {manifest.image_size} x "
+        f"{manifest.image_size} x {manifest.channels}; {training['dataset']}, step "
+        f"{training['step']:,}, {chosen}"
+    )
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+    flags.DEFINE_enum("checkpoint", "last", ("last", "best"), "Last epoch, or best on validation.")
+    flags.DEFINE_string("out", None, "The file to write, such as model.safetensors.", required=True)
+    flags.DEFINE_string("licence", "", "Of the weights, to be written into the file.")
+    flags.DEFINE_string("notes", "", "What else a user of the weights should know.")
+    command.run(main)

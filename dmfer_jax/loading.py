@@ -1,0 +1,124 @@
+"""Makes a predictor of a portable file: what it says of itself is all that is needed."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from dmfer_jax import state
+from dmfer_jax.config import get_config, validate
+from dmfer_jax.data import preprocessing
+from dmfer_jax.errors import UserError
+from dmfer_jax.models.dmfer import Dmfer
+from dmfer_jax.predictor import BUCKETS, Predictor
+from dmfer_jax.weights.portable import Manifest, load_portable
+
+
+def load_predictor(
+    path: str | os.PathLike[str],
+    *,
+    buckets: Sequence[int] = BUCKETS,
+    dtype: Any = jnp.float32,
+    fold: bool = True,
+) -> Predictor:
+    """Returns a predictor of the network in a portable file.
+
+    Args:
+      path: of a file that `dmfer_jax.export` wrote.
+      buckets: of `Predictor`.
+      dtype: of `Predictor`; it need not be the type that was trained in.
+      fold: of `Predictor`.
+
+    Raises:
+      UserError: the file cannot be used; see `load_portable` and `make_network`.
+    """
+    manifest, variables = load_portable(path)
+    try:
+        model = make_network(manifest)
+        _check_variables(model, variables, (manifest.image_size, manifest.channels))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return Predictor(
+        model,
+        variables,
+        manifest.image_size,
+        manifest.channels,
+        manifest.labels,
+        buckets=buckets,
+        dtype=dtype,
+        fold=fold,
+    )
+
+
+def make_network(manifest: Manifest) -> Dmfer:
+    """Returns the network that a manifest describes.
+
+    Raises:
+      UserError: an option is not one of this release, or out of range, or the preprocessing is not
+        what this release does.
+    """
+    expected = preprocessing.describe(manifest.image_size, manifest.channels)
+    if differs := sorted(
+        name
+        for name in expected.keys() | manifest.preprocessing.keys()
+        if expected.get(name) != manifest.preprocessing.get(name)
+    ):
+        raise UserError(
+            f"the network's images were prepared in another way than this release of dmfer-jax "
+            f"does: {', '.join(map(repr, differs)):.200} of its preprocessing; install the release "
+            f"that wrote it, {manifest.code_version!r:.40}"
+        )
+    return state.make_model(_config_of(manifest), len(manifest.labels))
+
+
+_LARGEST = {"width": 16, "embedding": 2**14, "heads": 2**14}
+"""Of options without a bound of their own; tracing a network asks for no more memory than these."""
+
+
+def _config_of(manifest: Manifest) -> ConfigDict:
+    """An experiment with the manifest's network, valid as if a user had asked for it."""
+    config = get_config()
+    options = dict(manifest.model)
+    learned = options.pop("learned_centers", None)
+    if not isinstance(learned, bool):
+        raise UserError(f"the network's learned_centers is {learned!r:.40}; expected true or false")
+    for name, value in options.items():
+        if name not in config.model:
+            raise UserError(
+                f"the network has the option {name[:60]!r}, which this release of dmfer-jax does "
+                f"not know; install the release that wrote it, {manifest.code_version!r:.40}"
+            )
+        if type(value) is not type(config.model[name]):
+            raise UserError(
+                f"the network's {name} is {value!r:.40}; expected a value such as "
+                f"{config.model[name]!r}"
+            )
+        if name in _LARGEST and not value <= _LARGEST[name]:
+            raise UserError(f"the network's {name} is {value!r:.40}; expected {_LARGEST[name]}")
+        config.model[name] = value
+    config.data.image_size, config.data.channels = manifest.image_size, manifest.channels
+    config.loss.centers = "learned" if learned else "state"
+    validate(config)
+    return config
+
+
+def _check_variables(model: Dmfer, variables: Mapping[str, Any], image: tuple[int, int]) -> None:
+    """Refuses weights that are not those of the network: names and shapes, none less, none more."""
+    size, channels = image
+    images = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
+    expected = jax.eval_shape(model.init, jax.random.key(0), images)
+    wanted, found = _shapes(expected), _shapes(variables)
+    for path in sorted(wanted.keys() | found.keys()):
+        if wanted.get(path) != found.get(path):
+            raise UserError(
+                f"the weights are not those of the network that it describes: {path[:120]} is "
+                f"{found.get(path, 'missing')}; expected {wanted.get(path, 'none')}"
+            )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(str(part.key) for part in path): leaf.shape for path, leaf in leaves}

@@ -1,0 +1,304 @@
+"""A trained network as one file that needs neither Orbax nor this project to be read.
+
+The file is a safetensors file. Its tensors are the network's variables under PyTorch's names and in
+its order of axes (`weights.pytorch`), so that `safetensors.torch.load_file` gives a state dict for
+the twin in `dmfer_jax.pytorch`. Its metadata have one key, "dmfer": the manifest, a JSON object
+that says what goes in and what comes out. It lies inside, since labels in a file of their own get
+lost or exchanged, and weights without their labels are worse than none.
+
+Everything is covered by digests. `tensors` in the manifest has the SHA-256 of each tensor's bytes
+(little-endian, C order). `sha256` is that of the manifest without this key, written as
+`json.dumps(manifest, sort_keys=True, separators=(",", ":"))`, and so covers the tensors as well.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from dmfer_jax.errors import UserError
+from dmfer_jax.reporting.plain_json import to_plain, write_atomically
+from dmfer_jax.weights import strict_json
+from dmfer_jax.weights.pytorch import from_state_dict, to_state_dict
+
+FORMAT, VERSION = "dmfer-portable", 1
+METADATA_KEY = "dmfer"
+
+LARGEST_HEADER = 2**21
+"""Bytes of tensor names, shapes and manifest; ResNet-50's take 109 thousand."""
+
+_MOST_PIXELS = 4096  # along a side
+_LONGEST_NAME = 200  # of a tensor; the network's have up to 40 characters
+_HEAD = ("head.weight", "head.bias")  # tensors with a row for each class, as "centers" have
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a network's weights mean.
+
+    Attributes:
+      labels: of the classes, in the order of the logits.
+      image_size: height and width that the network takes, in pixels.
+      channels: 3 (RGB) or 1 (grey).
+      preprocessing: how a picture becomes the network's input (`data.preprocessing.describe`).
+      model: the network's options, as `models.dmfer.Dmfer` takes them.
+      training: dataset, protocol, splits, step, epoch and how it was chosen.
+      scores: on the validation split; None where it was not scored.
+      code_version: of this package.
+      licence: of the weights, for a model card; "" where nothing was said.
+      notes: for a model card.
+    """
+
+    labels: tuple[str, ...]
+    image_size: int
+    channels: int
+    preprocessing: Mapping[str, Any]
+    model: Mapping[str, Any]
+    training: Mapping[str, Any]
+    scores: Mapping[str, Any] | None
+    code_version: str
+    licence: str = ""
+    notes: str = ""
+
+
+def save_portable(
+    path: str | os.PathLike[str], variables: Mapping[str, Any], manifest: Manifest
+) -> None:
+    """Writes a network as a portable file; it is whole or not there, an older one is replaced.
+
+    Args:
+      path: where to.
+      variables: {"params", "batch_stats"}, float32, as `TrainState.eval_variables` gives them.
+      manifest: of the network.
+
+    Raises:
+      UserError: a weight is not finite, or the labels do not fit the network.
+    """
+    tensors = to_state_dict(variables)
+    described = to_plain(dataclasses.asdict(manifest))
+    described = {"format": FORMAT, "version": VERSION, **described}
+    described["tensors"] = {name: _describe(array) for name, array in sorted(tensors.items())}
+    described["sha256"] = _digest(described)
+    _check_fields(described)
+    _check_rows(described["labels"], described["tensors"])
+    _check_finite(tensors)
+    text = json.dumps(described, ensure_ascii=False, allow_nan=False)
+    # Not save_file: it lets nobody but its owner read the file.
+    content = safetensors.numpy.save(tensors, metadata={METADATA_KEY: text})
+    write_atomically(path, lambda part: part.write_bytes(content))
+
+
+def load_portable(path: str | os.PathLike[str]) -> tuple[Manifest, dict[str, Any]]:
+    """Reads a portable file and checks every byte that means something.
+
+    Args:
+      path: of the file. Memory of about twice its size is used.
+
+    Returns:
+      Its manifest, and the variables {"params", "batch_stats"} of float32 arrays.
+
+    Raises:
+      UserError: it is no portable file, of another version, damaged, or contradicts itself.
+    """
+    path = Path(path)
+    try:
+        header = _read_header(path)
+        described = _manifest_of(header)
+        tensors = _read_tensors(path, header, described)
+        _check_finite(tensors)
+        variables = from_state_dict(tensors)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, safetensors.SafetensorError) as error:
+        raise UserError(
+            f"{path}: {error}. Expected a file that `python -m dmfer_jax.export` wrote; export it "
+            "again, or fetch it again from where it came from"
+        ) from None
+    fields = {field.name: described[field.name] for field in dataclasses.fields(Manifest)}
+    return Manifest(**{**fields, "labels": tuple(fields["labels"])}), variables
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    """Returns what stands before the tensors' bytes: {name: dtype, shape, place}, and metadata."""
+    if not path.is_file():
+        raise ValueError("found no file")
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        start = file.read(8)
+        if len(start) < 8:
+            raise ValueError(f"found {size} bytes, too few for a safetensors file")
+        (length,) = struct.unpack("<Q", start)
+        if length > min(LARGEST_HEADER, size - 8):
+            raise ValueError(
+                f"found a header of {length:,} bytes in a file of {size:,}, where at most "
+                f"{LARGEST_HEADER:,} make sense"
+            )
+        text = file.read(length)
+    try:
+        return strict_json.parse_object(text)
+    except ValueError as error:
+        raise ValueError(f"the header cannot be read: {error}") from None
+
+
+def _manifest_of(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the manifest, once it is known to be whole."""
+    metadata = header.get("__metadata__")
+    if not isinstance(metadata, dict) or set(metadata) != {METADATA_KEY}:
+        raise ValueError("found a safetensors file without a manifest of this project")
+    text = metadata[METADATA_KEY]
+    try:
+        if not isinstance(text, str):
+            raise ValueError(f"it is a {type(text).__name__} and no text")
+        described = strict_json.parse_object(text.encode())
+    except ValueError as error:  # text that is no UTF-8 is one, too
+        raise ValueError(f"the manifest cannot be read: {error}") from None
+    kind, version = described.get("format"), described.get("version")
+    if kind != FORMAT:
+        raise ValueError(f"found the format {kind!r:.60}")
+    if type(version) is not int or version != VERSION:
+        raise ValueError(
+            f"found version {version!r:.20} of the format, where this release of dmfer-jax reads "
+            f"version {VERSION}: install the release that wrote it"
+        )
+    if described.get("sha256") != _digest(described):
+        raise ValueError("the manifest is damaged: its digest is another")
+    _check_fields(described)
+    return described
+
+
+_TEXT = "text"
+_FIELDS: dict[str, tuple[type, str]] = {
+    "format": (str, _TEXT),
+    "version": (int, "a whole number"),
+    "labels": (list, "a list of texts"),
+    "image_size": (int, "a whole number"),
+    "channels": (int, "a whole number"),
+    "preprocessing": (dict, "an object"),
+    "model": (dict, "an object"),
+    "training": (dict, "an object"),
+    "scores": (dict, "an object, or null"),
+    "code_version": (str, _TEXT),
+    "licence": (str, _TEXT),
+    "notes": (str, _TEXT),
+    "tensors": (dict, "an object"),
+    "sha256": (str, _TEXT),
+}
+
+
+def _check_fields(described: Mapping[str, Any]) -> None:
+    """Refuses a manifest whose fields are not those of its version."""
+    missing, unknown = _FIELDS.keys() - described.keys(), described.keys() - _FIELDS.keys()
+    if missing or unknown:
+        raise UserError(
+            f"the manifest lacks {_some(missing)} and has the unknown fields {_some(unknown)}"
+        )
+    for name, (kind, expected) in _FIELDS.items():
+        value = described[name]
+        if type(value) is not kind and not (name == "scores" and value is None):
+            raise UserError(f"the manifest's {name} is {value!r:.60}; expected {expected}")
+    labels = described["labels"]
+    if not all(isinstance(label, str) and label.strip() for label in labels):
+        raise UserError(f"the manifest's labels are {labels!r:.80}; expected texts")
+    if len(set(labels)) != len(labels) or len(labels) < 2:
+        raise UserError(
+            f"the manifest's labels are {labels!r:.80}; expected two or more, each once"
+        )
+    if not 1 <= described["image_size"] <= _MOST_PIXELS:
+        raise UserError(
+            f"the manifest's image_size is {described['image_size']!r:.40}; expected 1 to "
+            f"{_MOST_PIXELS} pixels"
+        )
+    if described["channels"] not in (1, 3):
+        raise UserError(f"the manifest's channels are {described['channels']!r:.40}; expected 1, 3")
+
+
+def _read_tensors(
+    path: Path, header: Mapping[str, Any], described: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Returns the tensors, once they are known to be those of the manifest."""
+    expected, there = described["tensors"], header.keys() - {"__metadata__"}
+    if missing := expected.keys() - there:
+        raise ValueError(f"tensors are missing: {_some(missing)}")
+    if extra := there - expected.keys():
+        raise ValueError(f"found tensors that the manifest does not have: {_some(extra)}")
+    for name, said in expected.items():
+        found = header[name] if isinstance(header[name], dict) else {}
+        if found.get("dtype") != "F32":
+            raise ValueError(f"tensor {name[:80]!r} is {found.get('dtype')!r:.20}; expected 'F32'")
+        if len(name) > _LONGEST_NAME:
+            raise ValueError(f"tensor {name[:80]!r}... has a name of {len(name):,} characters")
+        if not _is_description(said):
+            raise ValueError(f"the manifest has {said!r:.60} of {name[:80]!r}; expected a digest")
+        if found.get("shape") != said["shape"]:
+            raise ValueError(
+                f"tensor {name[:80]!r} has the shape {found.get('shape')!r:.60}; the manifest has "
+                f"{said['shape']!r:.60}"
+            )
+    _check_rows(described["labels"], expected)
+    tensors = {}
+    with safetensors.safe_open(path, "numpy") as file:  # refuses places that overlap or leave gaps
+        for name, said in expected.items():
+            tensors[name] = array = file.get_tensor(name)
+            if _describe(array)["sha256"] != said["sha256"]:
+                raise ValueError(f"tensor {name[:80]!r} is damaged: its digest is another")
+    return tensors
+
+
+def _check_rows(labels: Sequence[str], tensors: Mapping[str, Any]) -> None:
+    """Refuses labels of another number than the network tells apart."""
+    for name in _HEAD:
+        if name not in tensors:
+            raise UserError(f"tensor {name!r} is missing, without which there are no logits")
+    for name in tensors.keys() & {*_HEAD, "centers"}:
+        shape = tensors[name]["shape"]
+        if not shape or shape[0] != len(labels):
+            raise UserError(
+                f"there are {len(labels)} labels, {', '.join(labels):.200}, and tensor {name!r} "
+                f"has the shape {shape!r:.60}; expected a row for each"
+            )
+
+
+def _check_finite(tensors: Mapping[str, np.ndarray]) -> None:
+    for name, array in tensors.items():
+        if array.dtype != np.float32:
+            raise UserError(f"tensor {name[:80]!r} is {array.dtype}; expected float32")
+        if not np.isfinite(array).all():
+            raise UserError(
+                f"tensor {name[:80]!r} has values that are not finite: the run that it is of "
+                "diverged, and its predictions mean nothing"
+            )
+
+
+def _is_description(said: Any) -> bool:
+    """Whether a value of the manifest says of a tensor what `_describe` does."""
+    if not isinstance(said, dict) or set(said) != {"shape", "sha256"}:
+        return False
+    shape = said["shape"]
+    return isinstance(shape, list) and all(type(size) is int for size in shape)
+
+
+def _describe(array: np.ndarray) -> dict[str, Any]:
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return {"shape": list(array.shape), "sha256": hashlib.sha256(little.tobytes()).hexdigest()}
+
+
+def _digest(described: Mapping[str, Any]) -> str:
+    """Returns the digest of a manifest, whether or not it has one already."""
+    rest = {name: value for name, value in described.items() if name != "sha256"}
+    return hashlib.sha256(strict_json.canonical(rest)).hexdigest()
+
+
+def _some(names: Any) -> str:
+    """Returns the first of some names, and how many there are."""
+    found = sorted(map(str, names))
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return (", ".join(repr(name[:80]) for name in found[:3]) or "none") + more

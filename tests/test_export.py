@@ -1,0 +1,156 @@
+"""From a run's checkpoint to a file, and from the file to the same predictions."""
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from dmfer_jax import checkpoint, export, loading
+from dmfer_jax.errors import UserError
+from dmfer_jax.labels import EXPRESSION_NAMES
+from dmfer_jax.predictor import Predictor
+from dmfer_jax.state import make_model
+from dmfer_jax.weights.portable import Manifest, load_portable, save_portable
+from tests.conftest import make_tiny_config, save_random_run
+
+
+@pytest.fixture(scope="module")
+def exported(finished: tuple[Path, dict], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The best checkpoint of the finished run, which keeps a moving average."""
+    out = tmp_path_factory.mktemp("exported") / "model.safetensors"
+    export.export(finished[0], "best", out, licence="CC0-1.0", notes="drawn faces")
+    return out
+
+
+@pytest.fixture(scope="module")
+def untrained(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two classes in bfloat16 without a moving average, that was only begun."""
+    config = make_tiny_config(data_dir)
+    config.model.dtype, config.optimizer.ema_decay = "bfloat16", 0.0
+    return save_random_run(tmp_path_factory.mktemp("untrained"), config, ("happy", "sad"))
+
+
+def test_file_says_what_the_run_was(exported, finished):
+    manifest, _ = load_portable(exported)
+    _, report = finished
+    best = report["checkpoints"]["best"]
+    assert manifest.labels == EXPRESSION_NAMES
+    assert (manifest.image_size, manifest.channels) == (32, 3)
+    assert manifest.training == {
+        "dataset": "synthetic_faces/tiny",
+        "protocol": None,
+        "train_protocol": None,
+        "train_splits": ["train"],
+        "drop_classes": [],
+        "seed": 0,
+        "checkpoint": "best",
+        "chosen_on": "valid",
+        "step": best["step"],
+        "epoch": best["epoch"],
+        "moving_average": True,
+    }
+    assert manifest.scores is not None
+    assert manifest.scores["split"] == "valid"
+    assert manifest.scores["accuracy"] == pytest.approx(best["splits"]["valid"]["accuracy"])
+    assert (manifest.licence, manifest.notes) == ("CC0-1.0", "drawn faces")
+
+
+def test_predictor_of_the_file_equals_that_of_the_checkpoint_bit_by_bit(exported, finished):
+    workdir, _ = finished
+    config = checkpoint.load_config(workdir)
+    train_state, note = export._load(workdir, "best", config)
+    variables = jax.device_get(train_state.eval_variables())
+    jax.tree.map(np.testing.assert_array_equal, load_portable(exported)[1], variables)
+
+    model = make_model(config, len(note["labels"]))
+    of_run = Predictor(model, variables, 32, 3, note["labels"], buckets=(2,))
+    of_file = loading.load_predictor(exported, buckets=(2,))
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    expected, found = of_run(images), of_file(images)
+    np.testing.assert_array_equal(found.probabilities, expected.probabilities)
+    np.testing.assert_array_equal(found.embedding, expected.embedding)
+    assert of_file.class_names == EXPRESSION_NAMES
+
+
+def test_run_in_bfloat16_that_was_not_scored_keeps_float32_weights(untrained, tmp_path):
+    out = tmp_path / "model.safetensors"
+    manifest = export.export(untrained, "last", out)
+    assert manifest.scores is None
+    assert manifest.model["dtype"] == "bfloat16"
+    assert manifest.training["chosen_on"] is None
+    assert not manifest.training["moving_average"]
+    _, variables = load_portable(out)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
+    assert loading.make_network(manifest).dtype == "bfloat16"
+
+
+def test_command_writes_the_file_and_says_what_is_in_it(finished, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "folder" / "model.safetensors"
+    options = {"workdir": str(finished[0]), "checkpoint": "last", "out": str(out)}
+    flags = SimpleNamespace(FLAGS=SimpleNamespace(**options, licence="", notes=""))
+    monkeypatch.setattr(export, "flags", flags)
+    export.main([])
+    said = capsys.readouterr().out
+    assert f"{out}: neutral, happiness" in said
+    assert "synthetic_faces/tiny" in said
+    assert list(out.parent.iterdir()) == [out]
+    load_portable(out)
+
+
+def test_run_without_the_checkpoint_or_its_labels_is_refused(untrained, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="holds no run"):
+        export.export(tmp_path, "last", tmp_path / "out")
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint.Checkpoints, "step", lambda self, which: None)
+        with pytest.raises(UserError, match="has no best checkpoint; an epoch is chosen"):
+            export.export(untrained, "best", tmp_path / "out")
+    monkeypatch.setattr(checkpoint.Checkpoints, "note", lambda self, step: {"epoch": 1.0})
+    with pytest.raises(UserError, match="does not say what its classes are"):
+        export.export(untrained, "last", tmp_path / "out")
+
+
+def change(exported: Path, out: Path, **changes: Any) -> Path:
+    """A sound file with the same weights and another manifest."""
+    manifest, variables = load_portable(exported)
+    changes = {
+        name: {**getattr(manifest, name), **value} if isinstance(value, dict) else value
+        for name, value in changes.items()
+    }
+    save_portable(out, variables, dataclasses.replace(manifest, **changes))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"preprocessing": {"std": [0.2] * 3}}, "prepared in another way .*'std' of its prepro"),
+        ({"preprocessing": {"crop": 1}}, "prepared in another way .*'crop'"),
+        ({"model": {"pooling": "max"}}, "has the option 'pooling', which this release"),
+        ({"model": {"width": 1}}, r"width is 1; expected a value such as 1\.0"),
+        ({"model": {"width": 1e300}}, r"width is 1e\+300"),
+        ({"model": {"heads": 2**70}}, "heads is"),
+        ({"model": {"heads": 0}}, r"config\.model\.heads is 0"),
+        ({"model": {"backbone": "vgg16"}}, r"config\.model\.backbone is 'vgg16'"),
+        ({"model": {"dtype": "object"}}, r"config\.model\.dtype is 'object'"),
+        ({"model": {"learned_centers": 1}}, "learned_centers is 1; expected true or false"),
+        ({"model": {"learned_centers": True}}, "params/centers is missing; expected"),
+        ({"model": {"stem": "imagenet"}}, r"stem/conv/kernel is \(3, 3, 3, 8\); expected \(7, 7"),
+        ({"model": {"attention": "none"}}, "params/attention.* expected none"),
+        ({"model": {"width": 0.25}}, "the weights are not those of the network"),
+    ],
+)
+def test_file_of_another_network_than_it_says_is_refused(exported, tmp_path, changes, message):
+    path = change(exported, tmp_path / "bad.safetensors", **changes)
+    with pytest.raises(UserError, match=rf"bad\.safetensors: .*{message}"):
+        loading.load_predictor(path)
+
+
+def test_option_that_came_later_has_its_default(exported):
+    manifest, _ = load_portable(exported)
+    options = {name: value for name, value in manifest.model.items() if name != "depthwise"}
+    older: Manifest = dataclasses.replace(manifest, model=options)
+    assert loading.make_network(older) == loading.make_network(manifest)
