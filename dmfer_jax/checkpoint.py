@@ -7,7 +7,7 @@ them, and `checkpoint.json` (see `checkpoint_record`). A folder gets its name wh
 import copy
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -140,24 +140,6 @@ class Checkpoints:
     def note(self, step: int) -> dict[str, Any]:
         """Returns the note saved with a step."""
         return self._record(step).note
-
-    def check_classes(self, step: int, class_names: Sequence[str]) -> None:
-        """Refuses records that are not of the classes which a checkpoint tells apart.
-
-        Args:
-          step: of a checkpoint that is there.
-          class_names: of the records, in label order.
-
-        Raises:
-          UserError: the classes, or their order, differ.
-        """
-        known = self.note(step).get("labels", class_names)
-        if list(known) != list(class_names):
-            raise UserError(
-                f"checkpoint {self.folder / str(step)} tells apart "
-                f"{', '.join(known)}, and the classes of the records are {', '.join(class_names)}; "
-                "give the records that it was trained on"
-            )
 
     def load(self, step: int, like: TrainState, sharding: Sharding) -> TrainState:
         """Reads the state saved at a step onto devices, and compares every byte with its digest.

@@ -132,10 +132,12 @@ def describe_arrays(state: Any) -> dict[str, dict[str, Any]]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         whole = leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
         values = np.asarray(jax.device_get(whole), order="C")
+        # Any: numpy's annotations know buffers from Python 3.12 on.
+        contents: Any = values.reshape(-1).view(np.uint8)
         described[_join(path)] = {
             "dtype": str(values.dtype),
             "shape": list(values.shape),
-            "sha256": hashlib.sha256(memoryview(values.reshape(-1).view(np.uint8))).hexdigest(),
+            "sha256": hashlib.sha256(contents).hexdigest(),
         }
     return described
 

@@ -12,12 +12,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 from absl import flags
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dmfer_jax import checkpoint, command, run_folder, sharding, state, steps
+from dmfer_jax import command, run_folder, sharding, steps
 from dmfer_jax.config import validate
 from dmfer_jax.data import sources, subsets
 from dmfer_jax.data.lists import NamedList, read_lists
@@ -25,14 +23,12 @@ from dmfer_jax.data.sources import Split
 from dmfer_jax.describe import describe_run
 from dmfer_jax.errors import UserError
 from dmfer_jax.feeding import Feed
-from dmfer_jax.models.dmfer import Dmfer
-from dmfer_jax.optimizer import make_optimizer, make_schedule
 from dmfer_jax.prepare import ensure_built
 from dmfer_jax.reporting import figures, stress_report
 from dmfer_jax.reporting import report as reports
 from dmfer_jax.scoring import score, score_checkpoint
-from dmfer_jax.state import TrainState
 from dmfer_jax.stress import score_stress
+from dmfer_jax.trained import load_trained
 
 
 class ListedSubsets(NamedTuple):
@@ -118,15 +114,15 @@ def evaluate(
     dataset_dir = ensure_built(config.data.dataset, config.data.source, config.data.data_dir)
     splits = [sources.load_split(dataset_dir, n, config.data, train=False) for n in names]
     listed = join_lists(found, splits, config.data.dataset)
-    model = state.make_model(config, len(splits[0].class_names))
-    train_state, epoch = _load(workdir, which, config, model, splits[0].class_names, mesh)
+    class_names = splits[0].class_names
+    model, train_state, note = load_trained(workdir, which, config, mesh, class_names)
     eval_step = steps.make_eval_step(model, mesh)
 
     def feed(split: Split) -> Feed:
         return Feed(split, mesh, config.data.device_gib)
 
     scored = map(feed, [*splits, *listed.splits])  # one after the other is on the devices
-    entry = score_checkpoint(eval_step, train_state, scored, config, epoch)
+    entry = score_checkpoint(eval_step, train_state, scored, config, note["epoch"])
     for split in listed.splits:
         entry["splits"][split.name]["list"] = listed.counts[split.name]
     if stress:
@@ -150,27 +146,6 @@ def _default_splits(config: ConfigDict, with_lists: bool) -> Sequence[str]:
     if not data.test_splits:
         raise UserError("the run has no test splits; name what to score with --splits")
     return data.test_splits
-
-
-def _load(
-    workdir: Path,
-    which: str,
-    config: ConfigDict,
-    model: Dmfer,
-    class_names: Sequence[str],
-    mesh: Mesh,
-) -> tuple[TrainState, float]:
-    """A checkpoint's state, and the epochs trained."""
-    with checkpoint.Checkpoints(workdir) as checkpoints:
-        step = checkpoints.step(which)
-        if step is None:
-            best = "; an epoch is chosen at its end, on a validation split that is not trained on"
-            raise UserError(f"{workdir} has no {which} checkpoint{best * (which == 'best')}")
-        checkpoints.check_classes(step, class_names)
-        optimizer = make_optimizer(config.optimizer, make_schedule(config, 1))
-        like = jax.eval_shape(lambda: state.init_state(config, model, optimizer))
-        train_state = checkpoints.load(step, like, sharding.replicated(mesh))
-        return train_state, checkpoints.note(step)["epoch"]
 
 
 def main(argv: Sequence[str]) -> None:

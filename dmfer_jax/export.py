@@ -15,14 +15,13 @@ from absl import flags
 from ml_collections import ConfigDict
 
 import dmfer_jax
-from dmfer_jax import checkpoint, command, sharding, state
+from dmfer_jax import command, run_folder, sharding
 from dmfer_jax.config import split_dataset, validate
 from dmfer_jax.data import preprocessing
-from dmfer_jax.errors import UserError
-from dmfer_jax.optimizer import make_optimizer, make_schedule
 from dmfer_jax.reporting import report as reports
 from dmfer_jax.reporting import writers
 from dmfer_jax.state import TrainState
+from dmfer_jax.trained import load_trained
 from dmfer_jax.weights.portable import Manifest, save_portable
 
 
@@ -42,9 +41,10 @@ def export(workdir: Path, which: str, out: Path, *, licence: str = "", notes: st
     Raises:
       UserError: there is no such run or checkpoint, or its weights are not finite.
     """
-    config = checkpoint.load_config(workdir)
+    config = run_folder.load_config(workdir)
     validate(config)
-    train_state, note = _load(workdir, which, config)
+    one_device = sharding.make_mesh(jax.devices()[:1])
+    _, train_state, note = load_trained(workdir, which, config, one_device)
     options: Any = config.data
     manifest = Manifest(
         labels=tuple(note["labels"]),
@@ -52,7 +52,7 @@ def export(workdir: Path, which: str, out: Path, *, licence: str = "", notes: st
         channels=options.channels,
         preprocessing=preprocessing.describe(options.image_size, options.channels),
         model={**config.model.to_dict(), "learned_centers": config.loss.centers == "learned"},
-        training=_describe_training(workdir, which, config, train_state, note),
+        training=_describe_training(which, config, train_state, note),
         scores=_find_scores(workdir, options.valid_split, int(train_state.step)),
         code_version=dmfer_jax.__version__,
         licence=licence,
@@ -62,37 +62,15 @@ def export(workdir: Path, which: str, out: Path, *, licence: str = "", notes: st
     return manifest
 
 
-def _load(workdir: Path, which: str, config: ConfigDict) -> tuple[TrainState, dict[str, Any]]:
-    """A checkpoint's state, and the note saved with it."""
-    with checkpoint.Checkpoints(workdir) as checkpoints:
-        step = checkpoints.step(which)
-        if step is None:
-            best = "; an epoch is chosen at its end, on a validation split that is not trained on"
-            raise UserError(f"{workdir} has no {which} checkpoint{best * (which == 'best')}")
-        note = checkpoints.note(step)
-        if "labels" not in note:
-            raise UserError(
-                f"the {which} checkpoint of {workdir} does not say what its classes are: it was "
-                "saved by an older release. Train on for a step, which saves it anew"
-            )
-        model = state.make_model(config, len(note["labels"]))
-        optimizer = make_optimizer(config.optimizer, make_schedule(config, 1))
-        like = jax.eval_shape(lambda: state.init_state(config, model, optimizer))
-        one_device = sharding.replicated(sharding.make_mesh(jax.devices()[:1]))
-        return checkpoints.load(step, like, one_device), note
-
-
 def _describe_training(
-    workdir: Path, which: str, config: ConfigDict, train_state: TrainState, note: dict[str, Any]
+    which: str, config: ConfigDict, train_state: TrainState, note: dict[str, Any]
 ) -> dict[str, Any]:
     """What the network was trained on, for how long, and which of its epochs this is."""
     options: Any = config.data
-    # The report has the full name of what was built; a run that was not finished has no report.
-    report = workdir / "report.json"
-    dataset = reports.read_report(report)["dataset"] if report.is_file() else options.dataset
     is_ferplus = split_dataset(options.dataset)[0] == "ferplus"
     return {
-        "dataset": dataset,
+        # Its full name; of format 1 only what was asked for is known.
+        "dataset": note.get("run", {}).get("dataset", options.dataset),
         "protocol": options.protocol if is_ferplus else None,
         "train_protocol": (options.train_protocol or options.protocol) if is_ferplus else None,
         "train_splits": list(options.train_splits),

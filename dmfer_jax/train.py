@@ -39,6 +39,7 @@ from dmfer_jax.reporting import writers
 from dmfer_jax.run import Run, print_summary, start_run
 from dmfer_jax.scoring import score_checkpoint
 from dmfer_jax.state import TrainState
+from dmfer_jax.trained import check_classes
 
 
 def train(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[str, Any]:
@@ -123,10 +124,10 @@ def init_or_restore(
         return init()(), {"seconds": 0.0}
     step = checkpoints.step("last")
     assert step is not None
-    checkpoints.check_classes(step, run.train.class_names)
-    note = checkpoints.note(step)
+    note, folder = checkpoints.note(step), checkpoints.folder / str(step)
+    check_classes(folder, note, run.train.class_names)
     if "config" in note:  # else from before it was kept there
-        run_folder.check_same_config(checkpoints.folder / str(step), note["config"], run.config)
+        run_folder.check_same_config(folder, note["config"], run.config)
         check_same_records(note["run"], run)
     print(f"going on from step {step} of {run.total_steps} in {run.workdir}")
     return checkpoints.load(step, like, sharding.replicated(run.mesh)), note

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from dmfer_jax import checkpoint, export, loading
+from dmfer_jax import checkpoint, export, loading, run_folder, sharding
 from dmfer_jax.errors import UserError
 from dmfer_jax.labels import EXPRESSION_NAMES
 from dmfer_jax.predictor import Predictor
-from dmfer_jax.state import make_model
+from dmfer_jax.trained import load_trained
 from dmfer_jax.weights.portable import Manifest, load_portable, save_portable
 from tests.conftest import make_tiny_config, save_random_run
 
@@ -61,12 +61,12 @@ def test_file_says_what_the_run_was(exported, finished):
 
 def test_predictor_of_the_file_equals_that_of_the_checkpoint_bit_by_bit(exported, finished):
     workdir, _ = finished
-    config = checkpoint.load_config(workdir)
-    train_state, note = export._load(workdir, "best", config)
+    config = run_folder.load_config(workdir)
+    one_device = sharding.make_mesh(jax.devices()[:1])
+    model, train_state, note = load_trained(workdir, "best", config, one_device)
     variables = jax.device_get(train_state.eval_variables())
     jax.tree.map(np.testing.assert_array_equal, load_portable(exported)[1], variables)
 
-    model = make_model(config, len(note["labels"]))
     of_run = Predictor(model, variables, 32, 3, note["labels"], buckets=(2,))
     of_file = loading.load_predictor(exported, buckets=(2,))
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
