@@ -17,7 +17,7 @@ from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dmfer_jax import checkpoint, command, sharding, state, steps
+from dmfer_jax import checkpoint, command, initial, sharding, state, steps
 from dmfer_jax.config import validate
 from dmfer_jax.data import sources, subsets
 from dmfer_jax.data.lists import NamedList, read_lists
@@ -136,7 +136,8 @@ def evaluate(
             return score(eval_step, variables, feed(split), batch_size)
 
         entry["stress"] = {split.name: score_stress(score_split, split) for split in splits}
-    report = {**describe_run(config, dataset_dir), "checkpoints": {which: entry}}
+    described = {**describe_run(config, dataset_dir), **initial.describe_start(workdir)}
+    report = {**described, "checkpoints": {which: entry}}
     if listed.not_scored:
         report["lists_not_scored"] = listed.not_scored
     return report
@@ -167,7 +168,8 @@ def _load(
             best = "; an epoch is chosen at its end, on a validation split that is not trained on"
             raise UserError(f"{workdir} has no {which} checkpoint{best * (which == 'best')}")
         checkpoints.check_classes(step, class_names)
-        optimizer = make_optimizer(config.optimizer, make_schedule(config, 1))
+        schedule, frozen = make_schedule(config, 1), config.model.frozen_stages
+        optimizer = make_optimizer(config.optimizer, schedule, frozen)
         like = jax.eval_shape(lambda: state.init_state(config, model, optimizer))
         train_state = checkpoints.load(step, like, sharding.replicated(mesh))
         return train_state, checkpoints.note(step)["epoch"]

@@ -19,7 +19,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 import dmfer_jax
-from dmfer_jax import checkpoint, command, compiling, sharding, state, steps
+from dmfer_jax import checkpoint, command, compiling, initial, sharding, state, steps
 from dmfer_jax import config as configs
 from dmfer_jax.data import sources
 from dmfer_jax.data.records import split_names
@@ -58,10 +58,13 @@ def train(config: ConfigDict, workdir: Path, began: float | None = None) -> dict
         like = compiling.place(first_state.out_info, sharding.replicated(run.mesh))
         # Lowered here: Python does one thing at a time, and what compiles first runs first.
         begins = checkpoints.step("last") is None
+        weights = initial.read_initial_weights(config, workdir, like, begins)
         init = compiling.compile_beside(first_state.lower().compile) if begins else None
         train_step = compiling.compile_beside(lambda: compile_train_step(run, like))
         print_summary(run)
         train_state, note = init_or_restore(run, init, checkpoints, like)
+        if weights:
+            train_state = weights.put_into(train_state)
         train_state, note = train_steps(
             run, train_state, note, checkpoints, train_step, eval_step, began
         )
@@ -299,6 +302,7 @@ def make_report(
         scored["best"] = entry(best_state, checkpoints.note(best_step)["epoch"])
     return {
         **run.description,
+        **initial.describe_start(run.workdir),
         "not_scored": missing,
         "train": {
             "epochs": run.config.train.epochs,
