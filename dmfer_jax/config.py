@@ -27,6 +27,9 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of the weights, the order of the examples, augmentation and dropout
     config.init_from = ""  # weights to begin with: a file of PyTorch or safetensors; "": random
+    # How images were normalised for weights with torchvision's names: imagenet (by its mean and
+    # standard deviation) | symmetric (in -1 to 1, as here)
+    config.init_normalization = "imagenet"
 
     config.data = data = ConfigDict()
     data.dataset = "synthetic_faces"  # one of DATASETS, or "name/variant"
@@ -106,6 +109,7 @@ def get_config() -> ConfigDict:
 
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
+    "init_normalization": ("imagenet", "symmetric"),
     "data.protocol": ("majority", "majority_new", "plurality", "plurality_first"),
     "data.train_protocol": (
         "",
@@ -186,9 +190,10 @@ def validate(config: ConfigDict) -> None:
     """
 
     def value(path: str) -> Any:
-        section, field = path.split(".")
-        fields: Any = config[section]
-        return fields[field]
+        found: Any = config
+        for part in path.split("."):
+            found = found[part]
+        return found
 
     split_dataset(value("data.dataset"))
     for path, allowed in _CHOICES.items():

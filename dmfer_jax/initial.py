@@ -70,7 +70,7 @@ def read_initial_weights(
     path = Path(fields.init_from).expanduser()
     tensors = read_weights(path)
     try:
-        found = match(tensors, _shapes(like), fields.model.backbone)
+        found = match(tensors, _shapes(like), fields.model.backbone, fields.init_normalization)
     except UserError as error:
         raise UserError(f"config.init_from={path}: {error}") from error
     record = {

@@ -13,6 +13,7 @@ import numpy as np
 
 from dmfer_jax.errors import UserError
 from dmfer_jax.models.resnet import BACKBONES
+from dmfer_jax.weights.pickle_machine import shown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -60,7 +61,10 @@ class Match(NamedTuple):
 
 
 def match(
-    tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], backbone: str
+    tensors: Mapping[str, np.ndarray],
+    shapes: Mapping[str, tuple[int, ...]],
+    backbone: str,
+    normalization: str,
 ) -> Match:
     """Finds a network's tensors in a file.
 
@@ -72,10 +76,11 @@ def match(
       tensors: of `reading.read_weights`.
       shapes: name of `pytorch.to_state_dict` -> shape, of the whole network.
       backbone: name of the network's, in `BACKBONES`.
+      normalization: of the images that weights with torchvision's names are for: "symmetric" is
+        ours, and for "imagenet" the first convolution is adapted, see `adapt_to_symmetric`.
 
     Returns:
-      What is taken. Of the backbone it is everything. Weights with torchvision's names get their
-      first convolution adapted to our images, see `adapt_to_symmetric`.
+      What is taken; of the backbone it is everything.
 
     Raises:
       UserError: the backbone is not complete, or is another one; the message does not name the
@@ -83,24 +88,30 @@ def match(
     """
     found, unused, foreign = _name_as_ours(tensors)
     _check_backbone(found, unused if foreign else [], shapes, backbone)
+    rgb = found[_STEM].ndim == 4 and found[_STEM].shape[1] == 3
+    to_grey = rgb and shapes[_STEM][1] == 1
+    wanted = {name: tuple(shape) for name, shape in shapes.items()}
+    if to_grey:
+        wanted[_STEM] = (wanted[_STEM][0], 3, *wanted[_STEM][2:])
+    _check_shapes(found, wanted)
+    found |= {name: _as_float32(name, found[name]) for name in found if name in shapes}
     notes = []
-    if foreign and found[_STEM].ndim == 4 and found[_STEM].shape[1] == 3:
+    if foreign and rgb and normalization == "imagenet":
         found |= adapt_to_symmetric(found)
         notes.append(
             "the first convolution was adapted from images normalised by ImageNet's mean and "
             "standard deviation to images in -1 to 1; exact but for the zeros padded at the border"
         )
-    if _is_grey(shapes) and found[_STEM].ndim == 4 and found[_STEM].shape[1] == 3:
+    if to_grey:
         found[_STEM] = found[_STEM].sum(axis=1, keepdims=True)
         notes.append("the first convolution's RGB kernels were summed for grey images")
-    _check_shapes({name: found[name] for name in shapes if name.startswith("backbone.")}, shapes)
 
     random = []
     taken: dict[str, np.ndarray] = {}
-    for part in dict.fromkeys(name.split(".")[0] for name in shapes):
+    for part in sorted({name.split(".")[0] for name in shapes}):
         names = [name for name in shapes if name.split(".")[0] == part]
         if all(name in found and found[name].shape == tuple(shapes[name]) for name in names):
-            taken |= {name: _as_float32(name, found[name]) for name in names}
+            taken |= {name: found[name].astype(np.float32) for name in names}
         else:
             random.append(part)
     unused += [name for name in found if name not in taken]
@@ -152,7 +163,7 @@ def _renamed(tensors: Mapping[str, np.ndarray], names: Mapping[str, str]) -> dic
     renamed: dict[str, np.ndarray] = {}
     for old, new in names.items():
         if new in renamed:
-            raise UserError(f"it has {old!r} and another tensor of the same meaning")
+            raise UserError(f"it has {shown(old)} and another tensor of the same meaning")
         renamed[new] = tensors[old]
     return renamed
 
@@ -214,14 +225,16 @@ def _find_depth(names: Iterable[str]) -> str | None:
 
 
 def _check_shapes(found: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    wrong = [name for name, array in found.items() if array.shape != tuple(shapes[name])]
+    """Refuses a backbone of other shapes than the network's."""
+    names = [name for name in shapes if name.startswith("backbone.")]
+    wrong = [name for name in names if found[name].shape != shapes[name]]
     if not wrong:
         return
     first = [
-        f"{name} is {found[name].shape} in the file and {tuple(shapes[name])} in the network"
+        f"{name} is {found[name].shape} in the file and {shapes[name]} in the network"
         for name in wrong[:3]
     ]
-    there, here = found[_STEM].shape, tuple(shapes[_STEM])
+    there, here = found[_STEM].shape, shapes[_STEM]
     advice = ""
     if len(there) == 4 and there[2:] != here[2:] and there[2] in (3, 7):
         stem = "imagenet" if there[2] == 7 else "small"
@@ -231,10 +244,6 @@ def _check_shapes(found: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[in
     elif len(there) == 4 and there[1] != here[1]:
         advice = f". It is of images of {there[1]} channel(s): set config.data.channels={there[1]}"
     raise UserError(f"{len(wrong)} of its tensors have another shape: {'; '.join(first)}{advice}")
-
-
-def _is_grey(shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    return shapes[_STEM][1] == 1
 
 
 def _as_float32(name: str, array: np.ndarray) -> np.ndarray:
@@ -269,8 +278,8 @@ def _describe_other(names: list[str]) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """How many, and the first few."""
-    names = [name if len(name) <= 60 else f"{name[:57]}..." for name in names]
+    """How many, and the first few, as they may be printed whatever is in them."""
+    names = [shown(name)[1:-1] for name in names]
     if not names:
         return "nothing"
     return f"{len(names)} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"

@@ -6,7 +6,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class _Storage:
 
 
 class _Pickler(pickle._Pickler):  # the one in Python, which can be taught names
-    dispatch: Any = dict(pickle._Pickler.dispatch)  # pyright: ignore
+    dispatch: ClassVar[Any] = dict(pickle._Pickler.dispatch)  # pyright: ignore
 
     def __init__(self, file: Any, legacy: bool, protocol: int = 2):
         super().__init__(file, protocol)
