@@ -255,5 +255,7 @@ _OPERATIONS: dict[bytes, Callable[[_Machine], Any]] = {
 
 
 def _describe(code: bytes) -> str:
-    known = pickletools.code2op.get(code.decode("latin-1"))
-    return f"the operation {known.name}" if known else f"the byte {code[0]:#04x} as an operation"
+    for known in pickletools.opcodes:
+        if known.code.encode("latin-1") == code:
+            return f"the operation {known.name}"
+    return f"the byte {code[0]:#04x} as an operation"

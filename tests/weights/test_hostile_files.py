@@ -193,7 +193,7 @@ def test_nested_containers_of_a_billion_are_linked_not_copied(tmp_path):
 def test_archive_is_never_unpacked(tmp_path):
     folder = tmp_path / "a" / "b"
     folder.mkdir(parents=True)
-    data = zip_bytes({"x": Tensor(ROWS)}, **{"../../../slip": b"x", "/slip": b"x"})
+    data = zip_bytes({"x": Tensor(ROWS)}, more={"../../../slip": b"x", "/slip": b"x"})
     (folder / "x.pth").write_bytes(data)
     before = set(tmp_path.rglob("*"))
     assert list(read_weights(folder / "x.pth")) == ["x"]

@@ -70,13 +70,13 @@ def network() -> Any:
     """A network whose every number is random, as after some training."""
     torch.manual_seed(0)
     model = ResNet18().eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for values in (module.weight, module.running_var):
-                nn.init.uniform_(values, 0.5, 1.5)
-            for values in (module.bias, module.running_mean):
-                nn.init.normal_(values, 0, 0.2)
-            module.num_batches_tracked.fill_(7)
+    norms: list[Any] = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for module in norms:
+        for values in (module.weight, module.running_var):
+            nn.init.uniform_(values, 0.5, 1.5)
+        for values in (module.bias, module.running_mean):
+            nn.init.normal_(values, 0, 0.2)
+        module.num_batches_tracked.fill_(7)
     return model
 
 
@@ -91,7 +91,8 @@ def shapes() -> dict[str, tuple[int, ...]]:
 @pytest.fixture(scope="module")
 def features() -> Any:
     """The backbone's mean features `[n, 512]`, compiled once."""
-    return jax.jit(lambda variables: ResNet().apply(variables, IMAGES, False)[-1].mean((1, 2)))
+    model: Any = ResNet()
+    return jax.jit(lambda variables: model.apply(variables, IMAGES, False)[-1].mean((1, 2)))
 
 
 LAYOUTS = {

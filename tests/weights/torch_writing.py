@@ -63,8 +63,11 @@ class _Storage:
         self.array = array
 
 
-class _Pickler(pickle._Pickler):  # the one in Python, which can be taught names
-    dispatch: ClassVar[Any] = dict(pickle._Pickler.dispatch)  # pyright: ignore
+_PythonPickler: Any = pickle._Pickler  # pyright: ignore  (the one that can be taught names)
+
+
+class _Pickler(_PythonPickler):
+    dispatch: ClassVar[Any] = dict(_PythonPickler.dispatch)
 
     def __init__(self, file: Any, legacy: bool, protocol: int = 2):
         super().__init__(file, protocol)
@@ -93,8 +96,10 @@ class _Pickler(pickle._Pickler):  # the one in Python, which can be taught names
     dispatch |= {Name: save_name, Call: save_call, Tensor: save_tensor}
 
 
-def zip_bytes(content: Any, order: str = "little", **replaced: bytes) -> bytes:
-    """A file since PyTorch 1.6; `replaced` are entries' bytes by name, such as `version`."""
+def zip_bytes(
+    content: Any, order: str = "little", more: Mapping[str, bytes] | None = None
+) -> bytes:
+    """A file since PyTorch 1.6, with some more entries."""
     pickled = io.BytesIO()
     pickler = _Pickler(pickled, legacy=False)
     pickler.dump(content)
@@ -102,7 +107,7 @@ def zip_bytes(content: Any, order: str = "little", **replaced: bytes) -> bytes:
     for key, array in pickler.storages.values():
         swapped = array.byteswap() if order == "big" else array
         entries[f"data/{key}"] = swapped.tobytes()
-    return zip_of({**entries, "version": b"3\n", **replaced})
+    return zip_of({**entries, "version": b"3\n", **(more or {})})
 
 
 def zip_of(entries: Mapping[str, bytes], folder: str = "archive/", compress: bool = False) -> bytes:
