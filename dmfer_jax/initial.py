@@ -66,6 +66,8 @@ def read_initial_weights(
         return None
     if not fields.init_from:
         (workdir / _RECORD).unlink(missing_ok=True)  # of a beginning that was never saved
+        if fields.model.frozen_stages and jax.process_index() == 0:
+            print("note: config.model.frozen_stages freezes weights that are drawn at random")
         return None
     path = Path(fields.init_from).expanduser()
     tensors = read_weights(path)
@@ -82,9 +84,9 @@ def read_initial_weights(
         "random": list(found.random),
         "notes": list(found.notes),
     }
-    print(f"weights from {path.name}, SHA-256 {record['sha256']}:")
-    print("".join(f"  {line}\n" for line in found.lines()), end="")
     if jax.process_index() == 0:
+        print(f"weights from {path.name}, SHA-256 {record['sha256']}:")
+        print("".join(f"  {line}\n" for line in found.lines()), end="")
         _write_whole(workdir / _RECORD, json.dumps(record, indent=2) + "\n")
     return InitialWeights(found.taken)
 

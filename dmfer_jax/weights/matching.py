@@ -32,6 +32,12 @@ _TRANSLATIONS: tuple[tuple[str, str], ...] = (
 )
 """Torchvision's names -> ours; blocks are counted from 0 there and from 1 here."""
 
+_ADAPTED = (
+    "the first convolution was adapted from images normalised by ImageNet's mean and standard "
+    "deviation to images in -1 to 1; exact but for the zeros padded at the border"
+)
+_SUMMED = "the first convolution's RGB kernels were summed for grey images"
+
 
 class Match(NamedTuple):
     """What a network takes from a file.
@@ -88,24 +94,19 @@ def match(
     """
     found, unused, foreign = _name_as_ours(tensors)
     _check_backbone(found, unused if foreign else [], shapes, backbone)
-    rgb = found[_STEM].ndim == 4 and found[_STEM].shape[1] == 3
-    to_grey = rgb and shapes[_STEM][1] == 1
+    to_grey = shapes[_STEM][1] == 1 and found[_STEM].shape[1:2] == (3,)
     wanted = {name: tuple(shape) for name, shape in shapes.items()}
     if to_grey:
         wanted[_STEM] = (wanted[_STEM][0], 3, *wanted[_STEM][2:])
     _check_shapes(found, wanted)
     found |= {name: _as_float32(name, found[name]) for name in found if name in shapes}
     notes = []
-    if foreign and rgb and normalization == "imagenet":
+    if foreign and found[_STEM].shape[1] == 3 and normalization == "imagenet":
         found |= adapt_to_symmetric(found)
-        notes.append(
-            "the first convolution was adapted from images normalised by ImageNet's mean and "
-            "standard deviation to images in -1 to 1; exact but for the zeros padded at the border"
-        )
+        notes.append(_ADAPTED)
     if to_grey:
         found[_STEM] = found[_STEM].sum(axis=1, keepdims=True)
-        notes.append("the first convolution's RGB kernels were summed for grey images")
-
+        notes.append(_SUMMED)
     random = []
     taken: dict[str, np.ndarray] = {}
     for part in sorted({name.split(".")[0] for name in shapes}):

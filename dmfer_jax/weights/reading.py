@@ -69,7 +69,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     "model_state_dict" or "model"; what else stands beside the tensors is left out.
 
     Read is at most: a file of 4 GiB, tensors of 4 GiB and 20,000 of them, a pickle of 16 MiB and a
-    million operations. Memory beside that of the file's bytes stays below half a GiB.
+    million operations. Memory stays below two times the file's bytes and 256 MiB.
 
     Args:
       path: of the file.

@@ -59,9 +59,11 @@ def read_zip(file: BinaryIO, size: int) -> Contents:
 
     def read(tensors: Iterable[Tensor]) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
+        left = size  # entries of an honest archive lie apart, and none lies in another
         for storage in (tensor.storage for tensor in tensors):
             if storage.key not in found:
-                found[storage.key] = _entry(archive, f"{folder}data/{storage.key}", size)
+                found[storage.key] = _entry(archive, f"{folder}data/{storage.key}", left)
+                left -= len(found[storage.key])
             _check_size(storage, len(found[storage.key]))
         return found
 

@@ -223,6 +223,21 @@ def test_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
     refusal(tmp_path, bytes(small))
 
 
+def test_entries_that_lie_in_each_other_cannot_multiply_a_file(tmp_path, monkeypatch):
+    content = {str(index): Tensor(np.zeros(4096 + index, np.float32)) for index in range(8)}
+    data = zip_bytes(content)
+    assert 8 * 16384 < len(data) < 9 * 16384
+    honest = torch_files._entry
+
+    def quoted(archive, name, most):
+        """As if the eighth entry held the other seven, as in Fifield's zip bomb."""
+        length = 8 * 16384 if name.endswith("data/7") else 0
+        return honest(archive, name, most - length)
+
+    monkeypatch.setattr(torch_files, "_entry", quoted)
+    assert "at most" in refusal(tmp_path, data)
+
+
 def test_archive_of_very_many_entries_is_refused(tmp_path):
     entries = {str(index): b"" for index in range(60_000)}
     assert "directory" in refusal(tmp_path, zip_of(entries, "archive/" + "x" * 60))
