@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from dmfer_jax.errors import UserError
 from dmfer_jax.state import TrainState
-from dmfer_jax.weights.matching import match
+from dmfer_jax.weights.matching import Match, match
 from dmfer_jax.weights.pytorch import from_state_dict, to_state_dict
 from dmfer_jax.weights.reading import read_weights
 
@@ -70,11 +70,12 @@ def read_initial_weights(
             print("note: config.model.frozen_stages freezes weights that are drawn at random")
         return None
     path = Path(fields.init_from).expanduser()
-    tensors = read_weights(path)
     try:
-        found = match(tensors, _shapes(like), fields.model.backbone, fields.init_normalization)
-    except UserError as error:
-        raise UserError(f"config.init_from={path}: {error}") from error
+        found = _match_file(path, config, like)
+    except UserError:
+        # No run has begun. Its config would refuse the one in which the fault is mended.
+        (workdir / "config.json").unlink(missing_ok=True)
+        raise
     record = {
         "file": path.name,
         "sha256": _digest(path),
@@ -98,6 +99,15 @@ def describe_start(workdir: Path) -> dict[str, Any]:
 
 
 _RECORD = "initial_weights.json"
+
+
+def _match_file(path: Path, config: ConfigDict, like: TrainState) -> Match:
+    fields: Any = config
+    tensors = read_weights(path)
+    try:
+        return match(tensors, _shapes(like), fields.model.backbone, fields.init_normalization)
+    except UserError as error:
+        raise UserError(f"config.init_from={path}: {error}") from error
 
 
 def _shapes(like: TrainState) -> dict[str, tuple[int, ...]]:
