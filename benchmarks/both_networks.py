@@ -108,7 +108,7 @@ def write_first_state(path: Path, config: ConfigDict, num_classes: int) -> None:
     from dmfer_jax.weights.pytorch import to_state_dict
 
     model = state.make_model(config, num_classes)
-    optimizer = make_optimizer(config.optimizer, make_schedule(config, 1))
+    optimizer = make_optimizer(config, make_schedule(config, 1))
     first = jax.jit(lambda: state.init_state(config, model, optimizer))()
     weights = to_state_dict({"params": first.params, "batch_stats": first.batch_stats})
     assert first.centers is not None
@@ -135,7 +135,7 @@ def load_ours(path: Path, config: ConfigDict, total_steps: int) -> OurTraining:
     weights, centers = _read(path)
     variables = from_state_dict(weights)
     model = state.make_model(config, len(centers))
-    optimizer = make_optimizer(config.optimizer, make_schedule(config, total_steps))
+    optimizer = make_optimizer(config, make_schedule(config, total_steps))
     first = state.TrainState(
         step=jnp.zeros((), jnp.int32),
         **variables,

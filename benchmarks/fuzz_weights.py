@@ -1,22 +1,19 @@
 """Fuzzes the reader of PyTorch's and safetensors' weights: whole files, and pickles inside them."""
 
-import importlib
-import importlib.util
 import io
 import pickle
 import pickletools
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.numpy
 from hypothesis import strategies as st
 
 from benchmarks.fuzz_inputs import WORDS, edited
-
-_READER, _WRITER = "dmfer_jax.weights.reading", "tests.weights.torch_writing"
+from dmfer_jax.weights.reading import read_weights
+from tests.weights import torch_writing as writing
 
 _NAMES = (
     b"torch._utils\n_rebuild_tensor_v2\n", b"torch\nFloatStorage\n", b"collections\nOrderedDict\n",
@@ -27,10 +24,7 @@ _CODES = tuple(opcode.code.encode("latin-1") for opcode in pickletools.opcodes)
 
 
 def inputs() -> dict[str, st.SearchStrategy[bytes]]:
-    """Returns the inputs of both targets; none where this version reads no such files."""
-    if not importlib.util.find_spec(_READER):
-        return {}
-    writing: Any = importlib.import_module(_WRITER)
+    """Returns the inputs of both targets."""
     rows = np.arange(6, dtype=np.float32).reshape(2, 3)
     content = {
         "state_dict": {
@@ -60,12 +54,11 @@ def inputs() -> dict[str, st.SearchStrategy[bytes]]:
 
 def open_weights(folder: Path) -> Callable[[bytes], None]:
     """Feeds bytes as a whole file."""
-    read: Any = importlib.import_module(_READER).read_weights
     path = folder / "weights.pth"
 
     def feed(content: bytes) -> None:
         path.write_bytes(content)
-        read(path)
+        read_weights(path)
 
     return feed
 

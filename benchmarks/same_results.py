@@ -105,7 +105,7 @@ def train(config: Any, dtype: str, number: int) -> np.ndarray:
     with jax.enable_x64(dtype == "float64"):
         mesh = sharding.make_mesh(jax.devices()[:1])
         model = state.make_model(config, CLASSES).clone(dtype=dtype, param_dtype=dtype)
-        optimizer = make_optimizer(config.optimizer, make_schedule(config, number))
+        optimizer = make_optimizer(config, make_schedule(config, number))
         first: Any = jax.jit(lambda: state.init_state(config, model, optimizer))()
         train_state = jax.device_put(first, sharding.replicated(mesh))
         step = steps.make_train_step(config, model, optimizer, mesh)

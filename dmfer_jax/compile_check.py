@@ -79,7 +79,7 @@ def compile_steps(
     """
     model = state.make_model(config, classes)
     # The length of a run changes numbers of the schedule, not the program.
-    optimizer = make_optimizer(config.optimizer, make_schedule(config, 1000))
+    optimizer = make_optimizer(config, make_schedule(config, 1000))
     train_state = jax.eval_shape(lambda: state.init_state(config, model, optimizer))
     train_state = compiling.place(train_state, sharding.replicated(mesh))
     batch = compiling.shape_batch(config, classes, train_batch, mesh)

@@ -26,6 +26,10 @@ def get_config() -> ConfigDict:
     """Returns the base experiment: DMFER on ResNet-18 at 112 pixels, SGD, center cosine loss."""
     config = ConfigDict()
     config.seed = 0  # of the weights, the order of the examples, augmentation and dropout
+    config.init_from = ""  # weights to begin with: a file of PyTorch or safetensors; "": random
+    # How images were normalised for weights with torchvision's names: imagenet (by its mean and
+    # standard deviation) | symmetric (in -1 to 1, as here)
+    config.init_normalization = "imagenet"
 
     config.data = data = ConfigDict()
     data.dataset = "synthetic_faces"  # one of DATASETS, or "name/variant"
@@ -71,6 +75,7 @@ def get_config() -> ConfigDict:
     model.depthwise = False  # 3x3 depthwise convolutions behind q, k and v
     model.compress = "conv"  # conv | top
     model.dropout = 0.0
+    model.frozen_stages = 0  # n: the stem and stages 1 to n stay as they are, BatchNorm too
     model.dtype = "float32"  # computed in float32 | bfloat16; parameters stay float32
 
     config.loss = loss = ConfigDict()
@@ -89,6 +94,7 @@ def get_config() -> ConfigDict:
     optimizer.learning_rate = 0.1  # peak, for a batch of 256; scaled linearly with the batch
     optimizer.momentum = 0.9  # of sgd
     optimizer.weight_decay = 5e-4  # not on norms, biases, temperatures and centers
+    optimizer.layer_decay = 1.0  # stage 4 learns at this times the rate, stage 3 at its square, ...
     optimizer.warmup_epochs = 2.0  # linear, from 0; then half a cosine down to 0
     optimizer.clip_norm = 5.0  # of the whole gradient; 0 is off
     optimizer.ema_decay = 0.0  # moving average of the weights, used to evaluate; 0 is off
@@ -104,6 +110,7 @@ def get_config() -> ConfigDict:
 
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
+    "init_normalization": ("imagenet", "symmetric"),
     "data.protocol": ("majority", "majority_new", "plurality", "plurality_first"),
     "data.train_protocol": (
         "",
@@ -120,6 +127,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "model.stem_stride": (1, 2),
     "model.scales": ("both", "deep", "shallow"),
     "model.shallow_stage": (1, 2, 3),
+    "model.frozen_stages": (0, 1, 2, 3, 4),
     "model.attention": ("channel", "squeeze_excite", "none"),
     "model.compress": ("conv", "top"),
     "model.dtype": ("float32", "bfloat16"),
@@ -171,6 +179,7 @@ _WITHIN: dict[str, tuple[float, float]] = {
     "loss.margin": (-1, 1),  # a cosine; below 0 makes sense in the island form
     "loss.center_rate": (0, 1),
     "optimizer.momentum": (0, 0.9999),
+    "optimizer.layer_decay": (0.01, 1),
     "optimizer.ema_decay": (0, 0.99999),
 }
 
@@ -183,9 +192,10 @@ def validate(config: ConfigDict) -> None:
     """
 
     def value(path: str) -> Any:
-        section, field = path.split(".")
-        fields: Any = config[section]
-        return fields[field]
+        found: Any = config
+        for part in path.split("."):
+            found = found[part]
+        return found
 
     split_dataset(value("data.dataset"))
     for path, allowed in _CHOICES.items():

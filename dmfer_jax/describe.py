@@ -56,5 +56,6 @@ def _departures(config: ConfigDict, dataset_dir: Path) -> dict[str, Any]:
 def _without_paths(config: ConfigDict) -> dict[str, Any]:
     """The config as a dict, without what it says of this machine's folders."""
     plain = config.to_dict()
+    plain["init_from"] = Path(plain["init_from"]).name
     plain["data"] = {k: v for k, v in plain["data"].items() if k not in ("source", "data_dir")}
     return plain

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict
 
-from dmfer_jax import command, run_folder, sharding, steps
+from dmfer_jax import command, initial, run_folder, sharding, steps
 from dmfer_jax.config import validate
 from dmfer_jax.data import sources, subsets
 from dmfer_jax.data.lists import NamedList, read_lists
@@ -132,7 +132,8 @@ def evaluate(
             return score(eval_step, variables, feed(split), batch_size)
 
         entry["stress"] = {split.name: score_stress(score_split, split) for split in splits}
-    report = {**describe_run(config, dataset_dir), "checkpoints": {which: entry}}
+    described = {**describe_run(config, dataset_dir), **initial.describe_start(workdir)}
+    report = {**described, "checkpoints": {which: entry}}
     if listed.not_scored:
         report["lists_not_scored"] = listed.not_scored
     return report

@@ -1,5 +1,6 @@
 """The optimizer: an optax chain made from `config.optimizer`."""
 
+import re
 from typing import Any
 
 import jax
@@ -21,13 +22,21 @@ def make_schedule(config: ConfigDict, total_steps: int) -> optax.Schedule:
     return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, total_steps)
 
 
-def make_optimizer(options: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Returns clipping, weight decay and the update rule, as one optax transformation.
 
+    With `layer_decay` d, stage 4 of the backbone moves by d times the rate, stage 3 by d^2, and so
+    on to d^5 for the stem; weight decay scales alike. What stands above the backbone has the whole
+    rate. Such rates were proposed with ELECTRA (Clark et al., 2020) and BEiT (Bao et al., 2022).
+
+    What `model.frozen_stages` freezes gets no update, no decay and no momentum, and the gradient's
+    norm is that of the rest.
+
     Args:
-      options: `config.optimizer`.
+      config: of the experiment.
       schedule: of `make_schedule`.
     """
+    options, frozen_stages = config.optimizer, config.model.frozen_stages
     parts = [optax.clip_by_global_norm(options.clip_norm)] if options.clip_norm else []
     if options.name == "sgd":
         parts += [
@@ -36,7 +45,18 @@ def make_optimizer(options: ConfigDict, schedule: optax.Schedule) -> optax.Gradi
         ]
     else:
         parts += [optax.adamw(schedule, weight_decay=options.weight_decay, mask=decayed)]
-    return optax.chain(*parts)
+    if options.layer_decay != 1:
+        parts += [_scale_by_stage(options.layer_decay)]
+    rule = optax.chain(*parts)
+    if not frozen_stages:
+        return rule
+
+    def labels(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "frozen" if _stage(path) <= frozen_stages else "learns", params
+        )
+
+    return optax.multi_transform({"learns": rule, "frozen": optax.set_to_zero()}, labels)
 
 
 def decayed(params: Any) -> Any:
@@ -45,3 +65,27 @@ def decayed(params: Any) -> Any:
     Only kernels: not norms, biases, the attention's temperatures, or learned centers.
     """
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+_ABOVE = 5
+"""What `_stage` says of parts above the backbone, which come after stage 4."""
+
+
+def _stage(path: Any) -> int:
+    """The stage of the backbone that a parameter belongs to; 0 is the stem."""
+    part, name = (str(getattr(entry, "key", "")) for entry in (*path, "")[:2])
+    if part != "backbone":
+        return _ABOVE
+    found = re.match(r"stage(\d)_", name)
+    return int(found[1]) if found else 0
+
+
+def _scale_by_stage(decay: float) -> optax.GradientTransformation:
+    """Multiplies each update by `decay` to the power of how far below the head it is."""
+
+    def scale(updates: Any, _: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, update: update * decay ** (_ABOVE - _stage(path)), updates
+        )
+
+    return optax.stateless(scale)

@@ -72,7 +72,7 @@ def replay(folder: Path) -> Replay:
     config = run_folder.load_config(folder)
     batch = _read_batch(folder)
     model = state.make_model(config, len(batch["class_names"]))
-    optimizer = make_optimizer(config.optimizer, make_schedule(config, 1))
+    optimizer = make_optimizer(config, make_schedule(config, 1))
     mesh = sharding.make_mesh(jax.devices()[:1])  # whatever number of images a batch has
     like = jax.eval_shape(lambda: state.init_state(config, model, optimizer))
     with checkpoint.Checkpoints(folder) as checkpoints:

@@ -98,7 +98,7 @@ def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
         description=description,
         mesh=mesh,
         model=state.make_model(config, len(train_split.class_names)),
-        optimizer=make_optimizer(config.optimizer, schedule),
+        optimizer=make_optimizer(config, schedule),
         schedule=schedule,
         train_feed=Feed(train_split, mesh, options.device_gib),
         valid_feed=Feed(valid_split, mesh, options.device_gib) if valid_split else None,

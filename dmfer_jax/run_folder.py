@@ -76,6 +76,7 @@ def _read_config(path: Path) -> ConfigDict:
 
 
 _MAY_CHANGE = (
+    "init_from",  # a path; that the file is the same is checked in `initial`
     "data.source",
     "data.data_dir",
     "data.memory_gib",

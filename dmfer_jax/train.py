@@ -21,6 +21,7 @@ from dmfer_jax import (
     checkpoint,
     command,
     compiling,
+    initial,
     loop,
     run_folder,
     run_lock,
@@ -75,10 +76,13 @@ def go_on(run: Run, began: float) -> dict[str, Any]:
         like = compiling.place(first_state.out_info, sharding.replicated(run.mesh))
         # Lowered here: Python does one thing at a time, and what compiles first runs first.
         begins = checkpoints.step("last") is None
+        weights = initial.read_initial_weights(config, workdir, like, begins)
         init = compiling.compile_beside(first_state.lower().compile) if begins else None
         train_step = compiling.compile_beside(lambda: compile_train_step(run, like))
         print_summary(run)
         train_state, note = init_or_restore(run, init, checkpoints, like)
+        if weights:
+            train_state = weights.put_into(train_state)
         train_state, note = loop.train_steps(
             run, train_state, note, checkpoints, train_step, eval_step, began
         )
@@ -199,6 +203,7 @@ def make_report(
         print(lost)
     return {
         **run.description,
+        **initial.describe_start(run.workdir),
         "not_scored": missing,
         **({"best_lost": lost} if lost else {}),
         "train": {

@@ -53,7 +53,7 @@ def load_trained(
         if "config" in note:  # else from before it was kept there
             run_folder.check_same_config(folder, note["config"], config)
         model = state.make_model(config, len(class_names))
-        optimizer = make_optimizer(config.optimizer, make_schedule(config, 1))
+        optimizer = make_optimizer(config, make_schedule(config, 1))
         like = jax.eval_shape(lambda: state.init_state(config, model, optimizer))
         return model, checkpoints.load(step, like, sharding.replicated(mesh)), note
 

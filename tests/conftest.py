@@ -94,7 +94,7 @@ def save_random_run(workdir: Path, config: ConfigDict, class_names: Sequence[str
     from dmfer_jax.optimizer import make_optimizer, make_schedule
 
     model = state.make_model(config, len(class_names))
-    optimizer = make_optimizer(config.optimizer, make_schedule(config, 1))
+    optimizer = make_optimizer(config, make_schedule(config, 1))
     run_folder.save_config(workdir, config)
     init = jax.jit(
         lambda: state.init_state(config, model, optimizer),

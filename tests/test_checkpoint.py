@@ -17,7 +17,7 @@ from dmfer_jax.optimizer import make_optimizer, make_schedule
 def parts(tiny_config):
     """Returns mesh, optimizer, and a fresh state of the tiny experiment."""
     mesh, model = sharding.make_mesh(), state.make_model(tiny_config, 8)
-    optimizer = make_optimizer(tiny_config.optimizer, make_schedule(tiny_config, 12))
+    optimizer = make_optimizer(tiny_config, make_schedule(tiny_config, 12))
     init = jax.jit(
         lambda: state.init_state(tiny_config, model, optimizer),
         out_shardings=sharding.replicated(mesh),

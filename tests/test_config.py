@@ -33,6 +33,7 @@ def test_base_config_is_valid():
 
 WRONG = {
     "seed": [-1, 2**32],
+    "init_normalization": ["vgg", ""],
     "data.dataset": ["fer2013", "", "ferplus/", "folder/my faces", "folder/..", "folder/a/b"],
     "data.protocol": ["votes", "Majority"],  # votes are no label to score against
     "data.train_protocol": ["soft"],
@@ -62,6 +63,7 @@ WRONG = {
     "model.heads": [0, 3],  # 3 does not divide 2 x 512
     "model.compress": ["pool"],
     "model.dropout": [-0.1, 1.0],
+    "model.frozen_stages": [-1, 5],
     "model.dtype": ["float16"],
     "loss.name": ["arcface"],
     "loss.weight": [-0.1],
@@ -76,6 +78,7 @@ WRONG = {
     "optimizer.learning_rate": [-0.1, float("nan")],
     "optimizer.momentum": [-0.1, 1.0],
     "optimizer.weight_decay": [-1e-4],
+    "optimizer.layer_decay": [0.0, 1.1, float("nan")],
     "optimizer.warmup_epochs": [-1.0],
     "optimizer.clip_norm": [-1.0],
     "optimizer.ema_decay": [-0.1, 1.0],
@@ -98,9 +101,13 @@ def test_wrong_value_is_an_error_that_names_the_field_and_the_value(path, value)
 
 def test_every_field_but_names_and_switches_has_a_wrong_value():
     sections = configs.get_config().to_dict()
-    paths = {f"{s}.{f}" for s, values in sections.items() if s != "seed" for f in values}
-    free = {"data.source", "data.data_dir", "data.drop_classes"}
-    assert paths - free - {"model.depthwise"} == WRONG.keys() - {"seed"}
+    paths = {
+        path
+        for name, values in sections.items()
+        for path in ([f"{name}.{f}" for f in values] if isinstance(values, dict) else [name])
+    }
+    free = {"data.source", "data.data_dir", "data.drop_classes", "init_from"}
+    assert paths - free - {"model.depthwise"} == WRONG.keys()
 
 
 def test_nothing_is_scored_on_what_it_was_trained_on():

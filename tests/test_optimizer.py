@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -77,7 +78,7 @@ def like_params(value: float) -> Any:
 def steps_of(grads: list[float], **changes: Any) -> list[Any]:
     """The updates that an optimizer with a constant rate of 0.1 makes of these gradients."""
     options = {"optimizer__clip_norm": 0.0, "optimizer__weight_decay": 0.0, **changes}
-    optimizer = make_optimizer(config(**options).optimizer, optax.constant_schedule(0.1))
+    optimizer = make_optimizer(config(**options), optax.constant_schedule(0.1))
     state, updates = optimizer.init(PARAMS), []
     for value in grads:
         update, state = optimizer.update(like_params(value), state, PARAMS)
@@ -127,3 +128,87 @@ def test_whole_gradient_is_clipped_to_the_norm(gradient, share):
         [gradient], optimizer__clip_norm=float(np.sqrt(count)), optimizer__momentum=0.0
     )
     assert updates[0]["centers"][0, 0] == pytest.approx(-0.1 * gradient * share)
+
+
+DEEP: Any = {
+    "backbone": {
+        "stem": {"conv": {"kernel": np.full((1, 1, 1, 2), 3.0, np.float32)}},
+        **{
+            f"stage{stage}_block{block}": {
+                "conv1": {"conv": {"kernel": np.full(2, 3.0, np.float32)}}
+            }
+            for stage in range(1, 5)
+            for block in (1, 2)
+        },
+    },
+    "two_scale": {"deep": {"conv": {"kernel": np.full(2, 3.0, np.float32)}}},
+    "head": {"kernel": np.full(2, 3.0, np.float32), "bias": np.full(2, 3.0, np.float32)},
+    "centers": np.full(2, 3.0, np.float32),
+}
+
+
+def deep_updates(frozen_stages: int = 0, **changes: Any) -> tuple[Any, Any]:
+    """The second updates of DEEP for gradients of 1, and the optimizer's state then."""
+    options = {
+        "optimizer__clip_norm": 0.0,
+        "model__frozen_stages": frozen_stages,
+        **changes,
+    }
+    optimizer = make_optimizer(config(**options), optax.constant_schedule(0.1))
+    grads = jax.tree.map(np.ones_like, DEEP)
+    _, opt_state = optimizer.update(grads, optimizer.init(DEEP), DEEP)
+    return optimizer.update(grads, opt_state, DEEP)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_layer_decay_lowers_the_rate_stage_by_stage(name):
+    plain, _ = deep_updates(optimizer__name=name)
+    scaled, _ = deep_updates(optimizer__name=name, optimizer__layer_decay=0.5)
+    ratios = jax.tree.map(lambda a, b: float(np.asarray(a / b).flat[0]), scaled, plain)
+    powers = {"stem": 5, "stage1": 4, "stage2": 3, "stage3": 2, "stage4": 1}
+    for part, ratio in ratios["backbone"].items():
+        expected = 0.5 ** powers[part.split("_")[0]]
+        assert jax.tree.leaves(ratio) == pytest.approx([expected], rel=1e-6), part
+    above = {part: ratio for part, ratio in ratios.items() if part != "backbone"}
+    assert jax.tree.leaves(above) == pytest.approx([1.0] * 4)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("stages", [1, 2, 4])
+def test_frozen_stages_get_no_update_no_decay_and_no_momentum(name, stages):
+    plain, _ = deep_updates(optimizer__name=name, optimizer__weight_decay=0.5)
+    updates, opt_state = deep_updates(stages, optimizer__name=name, optimizer__weight_decay=0.5)
+    frozen = {"stem", *(f"stage{stage}" for stage in range(1, stages + 1))}
+    for path, update in jax.tree.leaves_with_path(updates):
+        part = path[1].key.split("_")[0] if path[0].key == "backbone" else path[0].key
+        expected = jax.tree.leaves_with_path(plain)
+        (full,) = [value for other, value in expected if other == path]
+        np.testing.assert_allclose(update, 0 * full if part in frozen else full, rtol=1e-6)
+    held = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(opt_state)]
+    assert not [name for name in held if "'stem'" in name or "stage1" in name]
+    assert [name for name in held if "two_scale" in name]
+
+
+def test_clipping_is_by_the_gradient_of_what_learns():
+    # 4 of 24 numbers are frozen with stage 1 (2 blocks of 2), and 2 with the stem.
+    learning = 2 * 6 + 2 + 4 + 2
+    updates, _ = deep_updates(
+        1, optimizer__clip_norm=float(np.sqrt(learning)) / 2, optimizer__momentum=0.0,
+        optimizer__weight_decay=0.0,
+    )  # fmt: skip
+    assert updates["centers"][0] == pytest.approx(-0.1 * 0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_without_fine_tuning_the_optimizers_state_is_as_it_was(name):
+    options = config(optimizer__name=name)
+    schedule = optax.constant_schedule(0.1)
+    parts = [optax.clip_by_global_norm(5.0)]
+    if name == "sgd":
+        parts += [optax.add_decayed_weights(5e-4, mask=decayed)]
+        parts += [optax.sgd(schedule, momentum=0.9, nesterov=True)]
+    else:
+        parts += [optax.adamw(schedule, weight_decay=5e-4, mask=decayed)]
+    before = optax.chain(*parts).init(PARAMS)
+    after = make_optimizer(options, schedule).init(PARAMS)
+    assert jax.tree.structure(before) == jax.tree.structure(after)

@@ -66,7 +66,7 @@ def imports_of(path: Path) -> set[str]:
         ("dmfer_jax/reporting", "reporting|metrics|labels|errors"),
         ("dmfer_jax/models", "models"),
         ("dmfer_jax/pytorch", "pytorch|errors"),
-        ("dmfer_jax/weights", "weights|reporting.plain_json|errors"),
+        ("dmfer_jax/weights", "weights|models|reporting.plain_json|errors"),
         ("data_builders", "data.images|data.builds|labels|errors"),
     ],
 )

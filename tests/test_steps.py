@@ -30,7 +30,7 @@ def set_up(config: ConfigDict, devices=None):
     mesh = sharding.make_mesh(devices)
     model = state.make_model(config, 8)
     # 12 steps, as the tiny run has: so both compile to the same program, once.
-    optimizer = make_optimizer(config.optimizer, make_schedule(config, 12))
+    optimizer = make_optimizer(config, make_schedule(config, 12))
     init = jax.jit(
         lambda: state.init_state(config, model, optimizer),
         out_shardings=sharding.replicated(mesh),
@@ -94,7 +94,7 @@ def test_class_weights_weigh_the_losses_and_nothing_else(tiny_config):
 
     def step(targets: np.ndarray, class_weights: np.ndarray | None = None):
         mesh, model, train_state, _ = set_up(tiny_config)
-        optimizer = make_optimizer(tiny_config.optimizer, make_schedule(tiny_config, 12))
+        optimizer = make_optimizer(tiny_config, make_schedule(tiny_config, 12))
         train_step = steps.make_train_step(tiny_config, model, optimizer, mesh, class_weights)
         batch = batch_of(tiny_config, 8) | {"target": targets}
         return jax.device_get(train_step(train_state, sharding.put_batch(batch, mesh)))
@@ -172,7 +172,7 @@ def test_every_config_builds_and_traces_a_step(path):
     configs.validate(config)
     mesh = sharding.make_mesh()
     model = state.make_model(config, 8)
-    optimizer = make_optimizer(config.optimizer, make_schedule(config, 100))
+    optimizer = make_optimizer(config, make_schedule(config, 100))
     train_step = steps.make_train_step(config, model, optimizer, mesh)
     fresh = jax.eval_shape(lambda: state.init_state(config, model, optimizer))
     size, side = config.train.batch_size, config.data.image_size

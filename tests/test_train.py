@@ -27,7 +27,7 @@ def saved_state(workdir: Path, which: str = "last"):
     """Returns a checkpoint's state as NumPy arrays."""
     config = run_folder.load_config(workdir)
     model = state.make_model(config, 8)
-    optimizer = make_optimizer(config.optimizer, lambda count: 0.0 * count)
+    optimizer = make_optimizer(config, lambda count: 0.0 * count)
     like = jax.eval_shape(lambda: state.init_state(config, model, optimizer))
     with checkpoint.Checkpoints(workdir) as checkpoints:
         step = checkpoints.step(which)

@@ -36,7 +36,7 @@ class Dmfer(nn.Module):
     Attributes:
       num_classes: K.
       backbone: "resnet18", "resnet34" or "resnet50".
-      stem, stem_stride, width: see `ResNet`.
+      stem, stem_stride, width, frozen_stages: see `ResNet`.
       embedding: C, the channels of each scale and the length of the embedding.
       scales, shallow_stage: see `TwoScaleFeatures`.
       attention: "channel", "squeeze_excite" or "none".
@@ -62,6 +62,7 @@ class Dmfer(nn.Module):
     depthwise: bool = False
     compress: str = "conv"
     dropout: float = 0.0
+    frozen_stages: int = 0
     learned_centers: bool = False
     folded: bool = False
     dtype: Any = jnp.float32
@@ -87,6 +88,7 @@ class Dmfer(nn.Module):
             stem=self.stem,
             stem_stride=self.stem_stride,
             width=self.width,
+            frozen_stages=self.frozen_stages,
             name="backbone",
             **layers,
         )(images, train)

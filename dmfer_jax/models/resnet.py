@@ -9,7 +9,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from dmfer_jax.models.convolution import convolve
 from dmfer_jax.models.pooling import max_pool
@@ -98,6 +98,8 @@ class ResNet(nn.Module):
         "small" is one 3x3 convolution with `stem_stride`, for 48 and 64 pixels.
       stem_stride: 1 or 2, read by the small stem only.
       width: multiplies every channel count (64 in stage 1), rounded to a multiple of 8.
+      frozen_stages: n; the stem and stages 1 to n do not learn: no gradient is computed for them,
+        and their BatchNorm uses, and keeps, its running statistics in training, too. 0 is none.
       folded: no BatchNorm; every convolution has a bias instead.
       dtype: the type computed in; float32 or bfloat16.
       param_dtype: the type parameters are kept in.
@@ -108,6 +110,7 @@ class ResNet(nn.Module):
     stem: str = "imagenet"
     stem_stride: int = 1
     width: float = 1.0
+    frozen_stages: int = 0
     folded: bool = False
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
@@ -126,18 +129,22 @@ class ResNet(nn.Module):
             "param_dtype": self.param_dtype,
         }
         base = max(8, round(64 * self.width / 8) * 8)
+        learns = train and not self.frozen_stages
         if self.stem == "imagenet":
-            x = ConvNorm(base, 7, 2, name="stem", **types)(x, train)  # [n, h/2, w/2, 64]
+            x = ConvNorm(base, 7, 2, name="stem", **types)(x, learns)  # [n, h/2, w/2, 64]
             x = max_pool(x)  # [n, h/4, w/4, 64]
         else:
-            x = ConvNorm(base, 3, self.stem_stride, name="stem", **types)(x, train)
+            x = ConvNorm(base, 3, self.stem_stride, name="stem", **types)(x, learns)
         stages = []
         for stage, count in enumerate(self.blocks):
+            learns = train and stage >= self.frozen_stages
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
                 name = f"stage{stage + 1}_block{index + 1}"
                 block = Block(base * 2**stage, stride, self.bottleneck, name=name, **types)
-                x = block(x, train)
+                x = block(x, learns)
+            if stage < self.frozen_stages:
+                x = lax.stop_gradient(x)  # so that XLA leaves the backward pass below away
             stages.append(x)
         return tuple(stages)
 

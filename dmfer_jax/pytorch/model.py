@@ -37,6 +37,7 @@ def make_model(config: ConfigDict, num_classes: int) -> "Dmfer":
       UserError: the config asks for another type than float32.
     """
     options: dict[str, Any] = dict(config.model.items())
+    del options["frozen_stages"]  # is of training, and `training.Trainer` refuses it
     if (dtype := options.pop("dtype")) != "float32":
         raise UserError(
             f"config.model.dtype is {dtype!r}; the network in PyTorch is float32 throughout: set "

@@ -13,6 +13,7 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 
+from dmfer_jax.errors import UserError
 from dmfer_jax.pytorch import losses
 from dmfer_jax.pytorch.model import Dmfer, Outputs
 
@@ -28,6 +29,9 @@ class Trainer:
         if None. Copied.
       class_weights: `[K]`, as of `steps.make_train_step`; all examples weigh alike if None.
       compile: whether forward and backward pass go through torch.compile (a minute at first).
+
+    Raises:
+      UserError: the config freezes stages or has rates by layer, which this training has not.
 
     Attributes:
       model: the network; its parameters and running statistics are the ones in training.
@@ -48,6 +52,13 @@ class Trainer:
         compile: bool = False,
     ) -> None:
         self.config: Any = config
+        for field, plain in (("model.frozen_stages", 0), ("optimizer.layer_decay", 1)):
+            section, name = field.split(".")
+            if self.config[section][name] != plain:
+                raise UserError(
+                    f"config.{field} is {self.config[section][name]}; training in PyTorch is "
+                    f"without it: set config.{field}={plain}"
+                )
         self.model = model.train()
         self.optimizer = make_optimizer(self.config.optimizer, model)
         self.schedule = make_schedule(config, self.optimizer, total_steps)

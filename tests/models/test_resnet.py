@@ -161,3 +161,58 @@ def test_every_batch_norm_of_a_block_starts_at_scale_one_and_bias_zero():
     for layer in params.values():
         assert (layer["norm"]["scale"] == 1).all()
         assert not layer["norm"]["bias"].any()
+
+
+def draw_narrow(frozen_stages: int, stages: int = 4) -> tuple[Any, Any, Any]:
+    model = ResNet(blocks=(1,) * stages, width=0.125, frozen_stages=frozen_stages)
+    images = np.random.default_rng(0).normal(0, 1, (2, 32, 32, 3)).astype(np.float32)
+    return model, draw_variables(model, images, train=False), images
+
+
+def make_step(frozen_stages: int, stages: int = 4) -> tuple[Any, Any]:
+    """Returns what gives a sum of outputs, new statistics and gradients; and the variables."""
+    model, variables, images = draw_narrow(frozen_stages, stages)
+
+    def loss(params: Any) -> tuple[Any, Any]:
+        state = {"params": params, "batch_stats": variables["batch_stats"]}
+        outputs, updates = model.apply(state, images, True, mutable=["batch_stats"])
+        # Weighed, since after a BatchNorm a plain sum has no gradient.
+        total = sum((stage * jnp.arange(stage.shape[1])[:, None]).sum() for stage in outputs)
+        return total, (outputs, updates["batch_stats"])
+
+    return jax.value_and_grad(loss, has_aux=True), variables
+
+
+def count_convolutions(frozen_stages: int) -> int:
+    """How many a step has, without compiling it."""
+    step, variables = make_step(frozen_stages)
+    return str(jax.make_jaxpr(step)(variables["params"])).count("conv_general_dilated[")
+
+
+def test_frozen_stages_are_left_out_of_the_backward_pass():
+    # The stem and blocks of 2, 3, 3 and 3: 12 convolutions. Each that learns has a gradient of its
+    # kernel, and one of its input unless that is frozen (or the image).
+    found = [count_convolutions(stages) for stages in (0, 1, 2, 3, 4)]
+    # The first block that learns has two convolutions that read what is frozen.
+    assert found == [12 + 23, 12 + 9 + 7, 12 + 6 + 4, 12 + 3 + 1, 12]
+
+
+def test_frozen_stages_keep_their_statistics_and_use_them():
+    step, variables = make_step(1, stages=2)
+    (_, (training, statistics)), grads = jax.jit(step)(variables["params"])
+    for name, stats in statistics.items():
+        frozen = name in ("stem", "stage1_block1")
+        before = variables["batch_stats"][name]
+        for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(stats), strict=True):
+            assert np.array_equal(old, new) == frozen, name
+        for grad in jax.tree.leaves(grads[name]):
+            assert np.any(grad != 0) != frozen, name
+    model, variables, images = draw_narrow(1, stages=2)
+    evaluated = jax.jit(lambda variables: model.apply(variables, images, False))(variables)
+    np.testing.assert_allclose(training[0], evaluated[0], rtol=1e-5, atol=1e-5)
+    assert np.abs(training[1] - evaluated[1]).max() > 0.1
+
+
+def test_freezing_changes_no_variable():
+    shapes = [jax.tree.map(jnp.shape, draw_narrow(stages)[1]) for stages in (0, 4)]
+    assert shapes[0] == shapes[1]

@@ -11,7 +11,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="the twin needs the torch extra")
 
 from dmfer_jax import losses, sharding, state, steps  # noqa: E402
+from dmfer_jax.errors import UserError  # noqa: E402
 from dmfer_jax.optimizer import decayed, make_optimizer, make_schedule  # noqa: E402
+from dmfer_jax.pytorch import model as twin_model  # noqa: E402
 from dmfer_jax.pytorch import training as twin_training  # noqa: E402
 from dmfer_jax.weights.pytorch import to_state_dict  # noqa: E402
 from tests.pytorch.both import (  # noqa: E402
@@ -52,7 +54,7 @@ def test_training_gives_the_same_losses_and_the_same_state(changes):
     images, targets, centers = draw_batch(config)
     centers = np.array(losses.normalize(jnp.asarray(centers)))
     class_weights = np.linspace(0.5, 1.5, CLASSES, dtype=np.float32)
-    optimizer = make_optimizer(config.optimizer, make_schedule(config, STEPS))
+    optimizer = make_optimizer(config, make_schedule(config, STEPS))
     train_state = state.TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
@@ -166,3 +168,15 @@ def test_weight_decay_is_for_the_same_parameters():
     )
     assert found == {name for name, a in to_state_dict({"params": flags}).items() if a.all()}
     assert [group["weight_decay"] for group in groups] == [config.optimizer.weight_decay, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [({"model__frozen_stages": 2}, "model.frozen_stages"),
+     ({"optimizer__layer_decay": 0.5}, "optimizer.layer_decay")],
+)  # fmt: skip
+def test_fine_tuning_is_refused_in_plain_words(changes, field):
+    config = tiny(**changes)
+    twin = twin_model.make_model(config, 8)  # of the same network
+    with pytest.raises(UserError, match=rf"config\.{field} is .*; training in PyTorch is without"):
+        twin_training.Trainer(config, twin, 10)

@@ -1,0 +1,154 @@
+"""The weights that a run begins with, where `config.init_from` names a file of them.
+
+They are read once, when the run begins. What was taken is kept in `<workdir>/initial_weights.json`,
+by the file's name and SHA-256, and stands in every report: a result tells where it started.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from dmfer_jax.errors import UserError
+from dmfer_jax.reporting import plain_json
+from dmfer_jax.state import TrainState
+from dmfer_jax.weights.matching import Match, match
+from dmfer_jax.weights.pytorch import from_state_dict, to_state_dict
+from dmfer_jax.weights.reading import read_weights
+
+
+class InitialWeights(NamedTuple):
+    """Tensors of a file, by the names of `weights.pytorch.to_state_dict`."""
+
+    taken: dict[str, np.ndarray]
+
+    def put_into(self, state: TrainState) -> TrainState:
+        """Returns a first state with these weights, on the same devices; the rest stays as it is.
+
+        The moving average begins with them, too. The optimizer's state of a first step does not
+        depend on them.
+        """
+        drawn = {"params": state.params, "batch_stats": state.batch_stats}
+        arrays = from_state_dict(to_state_dict(jax.device_get(drawn)) | self.taken)
+
+        def place() -> Any:
+            return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), arrays, drawn)
+
+        # Two copies: the step is given the buffers of its state, each once.
+        ema = None if state.ema is None else place()
+        return state.replace(**place(), ema=ema)
+
+
+def read_initial_weights(
+    config: ConfigDict, workdir: Path, like: TrainState, begins: bool
+) -> InitialWeights | None:
+    """Reads what a run is to begin with, prints what of it is used, and keeps a record of it.
+
+    Args:
+      config: of the run.
+      workdir: of the run.
+      like: shapes of its state.
+      begins: whether the run does; one that goes on has its weights from its checkpoint.
+
+    Returns:
+      The weights; None where the run goes on, or begins with random ones.
+
+    Raises:
+      UserError: the file cannot be used, or the run that goes on began with another.
+    """
+    fields: Any = config
+    if not begins:
+        _check_same_start(fields.init_from, workdir)
+        return None
+    if not fields.init_from:
+        (workdir / _RECORD).unlink(missing_ok=True)  # of a beginning that was never saved
+        if fields.model.frozen_stages and jax.process_index() == 0:
+            print("note: config.model.frozen_stages freezes weights that are drawn at random")
+        return None
+    path = Path(fields.init_from).expanduser()
+    try:
+        found = _match_file(path, config, like)
+    except UserError:
+        # No run has begun. Its config would refuse the one in which the fault is mended.
+        (workdir / "config.json").unlink(missing_ok=True)
+        raise
+    record = {
+        "file": path.name,
+        "sha256": _digest(path),
+        "matched": len(found.taken),
+        "tensors": found.tensors,
+        "not_used": list(found.unused),
+        "random": list(found.random),
+        "notes": list(found.notes),
+    }
+    if jax.process_index() == 0:
+        print(f"weights from {path.name}, SHA-256 {record['sha256']}:")
+        print("".join(f"  {line}\n" for line in found.lines()), end="")
+        text = json.dumps(record, indent=2) + "\n"
+        plain_json.write_atomically(workdir / _RECORD, lambda part: part.write_text(text))
+    return InitialWeights(found.taken)
+
+
+def describe_start(workdir: Path) -> dict[str, Any]:
+    """Returns what a report says of the weights that a run began with; nothing of random ones."""
+    record = _recorded(workdir)
+    return {"init_from": record} if record else {}
+
+
+_RECORD = "initial_weights.json"
+
+
+def _match_file(path: Path, config: ConfigDict, like: TrainState) -> Match:
+    fields: Any = config
+    tensors = read_weights(path)
+    try:
+        return match(tensors, _shapes(like), fields.model.backbone, fields.init_normalization)
+    except UserError as error:
+        raise UserError(f"config.init_from={path}: {error}") from error
+
+
+def _shapes(like: TrainState) -> dict[str, tuple[int, ...]]:
+    """The network's names and shapes. No memory is used for what has them."""
+    variables = {"params": like.params, "batch_stats": like.batch_stats}
+    empty = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), variables)
+    return {name: array.shape for name, array in to_state_dict(empty).items()}
+
+
+def _check_same_start(init_from: str, workdir: Path) -> None:
+    """A file that has moved since the run began is as good as there; another one is not."""
+    record = _recorded(workdir)
+    began = f"{record['file']} (SHA-256 {record['sha256']})" if record else "random weights"
+    path = Path(init_from).expanduser()
+    if bool(init_from) != bool(record):
+        now = repr(init_from) if init_from else "not set"
+        raise UserError(
+            f"the run in {workdir} began with {began}, and config.init_from is {now}; set it back "
+            "to go on with that run, or use another --workdir"
+        )
+    if record and path.is_file() and (digest := _digest(path)) != record["sha256"]:
+        raise UserError(
+            f"the run in {workdir} began with {began}, and config.init_from={path} is another "
+            f"file (SHA-256 {digest}); give the first to go on, or use another --workdir"
+        )
+
+
+def _recorded(workdir: Path) -> dict[str, Any] | None:
+    path = workdir / _RECORD
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text())
+        return {**record, "file": str(record["file"]), "sha256": str(record["sha256"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}, which says what the run began with, is damaged ({error})"
+        ) from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
