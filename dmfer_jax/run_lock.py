@@ -21,8 +21,8 @@ def lock(workdir: Path) -> Iterator[None]:
     """Holds a folder for this process, which is made if it is not there.
 
     The system holds the lock, on the file `run.lock`, and gives it up when the process ends in any
-    way. So what a killed process left behind stops nobody, however its number is used since. A
-    folder that was made here and is still empty afterwards is removed.
+    way. So what a killed process left behind stops nobody, however its number is used since.
+    Folders that were made here and are still empty afterwards are removed.
 
     Args:
       workdir: the folder.
@@ -30,7 +30,7 @@ def lock(workdir: Path) -> Iterator[None]:
     Raises:
       UserError: another process holds it, or it cannot be made.
     """
-    made = not workdir.exists()
+    made = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         file = _open_locked(workdir / _NAME)
@@ -49,9 +49,9 @@ def lock(workdir: Path) -> Iterator[None]:
             yield
         finally:
             (workdir / _NAME).unlink(missing_ok=True)
-            if made:
-                with contextlib.suppress(OSError):  # not empty, as it is after any step
-                    workdir.rmdir()
+            with contextlib.suppress(OSError):  # not empty, as it is after any step
+                for folder in made:
+                    folder.rmdir()
 
 
 def _open_locked(path: Path) -> IO[str]:

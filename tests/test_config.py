@@ -87,6 +87,7 @@ WRONG = {
     "train.eval_batch_size": [0],
     "train.log_every": [0],
     "train.checkpoint_every": [-1],
+    "train.nonfinite": ["ignore"],
     "data.train_splits": [(), ("train+valid",), ("train", "train"), ("",), (5.0,)],
     "data.valid_split": ["", "train+valid", "train[:10%]"],
     "data.test_splits": [("test+train",), ("test", "test"), (5.0,)],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from dmfer_jax import checkpoint, compiling, initial, sharding, state, train
+from dmfer_jax import compiling, initial, loop, run_folder, sharding, state, train
 from dmfer_jax.errors import UserError
 from dmfer_jax.initial import describe_start, read_initial_weights
 from dmfer_jax.models import resnet
@@ -104,7 +104,7 @@ def test_file_that_does_not_fit_is_named_and_leaves_no_record(tiny_config, tmp_p
         begin(tiny_config, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["other.pth"]
     # Nor a config, which would refuse the one that is mended.
-    checkpoint.save_config(tmp_path, tiny_config)
+    run_folder.save_config(tmp_path, tiny_config)
     with pytest.raises(UserError):
         begin(tiny_config, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["other.pth"]
@@ -167,14 +167,14 @@ def test_fine_tuning_keeps_what_is_frozen_and_reports_where_it_began(
     tiny_config.data.test_splits = ("test",)
     tiny_config.train.epochs = 1
     kept: list[TrainState] = []
-    honest = train.train_steps
+    honest = loop.train_steps
 
     def keep(*arguments: Any) -> Any:
         trained, note = honest(*arguments)
         kept.append(jax.device_get(trained))
         return trained, note
 
-    monkeypatch.setattr(train, "train_steps", keep)
+    monkeypatch.setattr(loop, "train_steps", keep)
     workdir = tmp_path / "run"
     report = train.train(tiny_config, workdir)
     (trained,) = kept

@@ -126,11 +126,11 @@ def records_digest(folder: Path) -> str:
       folder: of a build.
     """
     hashed = hashlib.sha256(dataset_name(folder).encode())
-    for split, info in sorted(open_build(folder).info.splits.items()):
-        for path, number in zip(map(Path, info.filepaths), info.shard_lengths, strict=True):
-            hashed.update(f"\n{split} {path.name} {number} ".encode())
-            digests = path.with_name(path.name + DIGEST_SUFFIX)
-            hashed.update(digests.read_bytes() if digests.exists() else b"")
+    with readable_build(folder):
+        info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
+        hashed.update(json.dumps(info.get("splits"), sort_keys=True).encode())
+        for digests in sorted(folder.glob(f"*{DIGEST_SUFFIX}")):
+            hashed.update(f"\n{digests.name} ".encode() + digests.read_bytes())
     return hashed.hexdigest()
 
 
