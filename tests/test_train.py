@@ -74,6 +74,8 @@ def test_resumed_run_equals_uninterrupted_run(tiny_config, finished, tmp_path, m
     assert stopped.value.code == 128 + signal.SIGTERM
     assert "Saved at step 5 of 12; the same command goes on from there." in capsys.readouterr().out
 
+    # The rest is read from disk, by another number of workers.
+    tiny_config.data.memory_gib, tiny_config.data.workers = 0.0, 2
     report = train.train(tiny_config, halves)
     assert "going on from step 5 of 12" in capsys.readouterr().out
     jax.tree.map(np.testing.assert_array_equal, saved_state(whole), saved_state(halves))
