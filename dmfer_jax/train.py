@@ -19,7 +19,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 import dmfer_jax
-from dmfer_jax import checkpoint, command, compiling, sharding, state, steps
+from dmfer_jax import checkpoint, command, compiling, distributed, sharding, state, steps
 from dmfer_jax import config as configs
 from dmfer_jax.data import sources
 from dmfer_jax.data.records import split_names
@@ -50,8 +50,13 @@ def train(config: ConfigDict, workdir: Path, began: float | None = None) -> dict
     """
     began = time.monotonic() if began is None else began
     configs.validate(config)
-    dataset_dir = ensure_built(config.data.dataset, config.data.source, config.data.data_dir)
-    run = start_run(config, workdir, dataset_dir)
+    data = config.data
+
+    def begin() -> Run:
+        dataset_dir = ensure_built(data.dataset, data.source, data.data_dir)
+        return start_run(config, workdir, dataset_dir)
+
+    run = distributed.main_first(begin)
     eval_step = steps.make_eval_step(run.model, run.mesh)
     with checkpoint.Checkpoints(workdir) as checkpoints:
         first_state = trace_first_state(run)
@@ -66,6 +71,13 @@ def train(config: ConfigDict, workdir: Path, began: float | None = None) -> dict
             run, train_state, note, checkpoints, train_step, eval_step, began
         )
         report = make_report(run, train_state, note, checkpoints, eval_step)
+    if distributed.is_main():
+        show_report(workdir, report)
+    return report
+
+
+def show_report(workdir: Path, report: dict[str, Any]) -> None:
+    """Writes the report and its figures, and prints its tables."""
     reports.write_report(workdir / "report.json", report)
     rows = writers.read_jsonl(workdir / "metrics.jsonl")
     from dmfer_jax.reporting import figures  # matplotlib takes most of a second to import
@@ -73,7 +85,6 @@ def train(config: ConfigDict, workdir: Path, began: float | None = None) -> dict
     figures.draw_report_figures(workdir / "figures", report, rows)
     reports.print_report(report)
     print(f"Report: {workdir / 'report.json'}   Figures: {workdir / 'figures'}")
-    return report
 
 
 def trace_first_state(run: Run) -> jax.stages.Traced:
@@ -133,7 +144,8 @@ def train_steps(
     started = time.monotonic() - note["seconds"]
     guard = jax.transfer_guard("disallow")
     waiting: list[dict[str, jax.Array]] = []  # scalars of the steps since the last log line
-    with writers.RunLog(run.workdir, start) as log, progress, Interruption() as interruption, guard:
+    opened = writers.RunLog(run.workdir, start, writes=distributed.is_main())
+    with opened as log, progress, Interruption() as interruption, guard:
         with progress.paused("compiling"):
             train_step = compiled_step()
         for step in range(start + 1, run.total_steps + 1):
@@ -148,7 +160,7 @@ def train_steps(
                     compiling.give_back_memory()
             waiting.append(scalars)
 
-            stops = interruption.signal is not None
+            stops = distributed.stops_here(step, interruption.signal is not None)
             ends_epoch = step == run.epoch_ends[epoch - 1]
             saves = stops or ends_epoch or _is_due(step, options.checkpoint_every)
             if saves or _is_due(step, options.log_every):
@@ -321,6 +333,7 @@ def main(argv: Sequence[str]) -> None:
     """Trains what the flags describe."""
     del argv
     options = flags.FLAGS
+    distributed.start(options.coordinator, options.processes, options.process)
     name = Path(config_flags.get_config_filename(options["config"])).stem
     train(options.config, Path(options.workdir or f"runs/{name}"), dmfer_jax.IMPORTED_AT)
 
@@ -329,4 +342,5 @@ if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", None, "The experiment, such as configs/synthetic.py.")
     flags.DEFINE_string("workdir", "", "Folder of the run; runs/<name of the config> if not given.")
     flags.mark_flag_as_required("config")
+    distributed.define_flags()
     command.run(main)
