@@ -115,6 +115,16 @@ def main_first(work: Callable[[], Result]) -> Result:
     return result
 
 
+def wait_for_others() -> None:
+    """Waits until all processes have come here, before they compute together for the first time.
+
+    Compiling takes one longer than another, above all where one finds it kept from before, and
+    collectives between CPUs give up after half a minute.
+    """
+    if jax.process_count() > 1:
+        _table().wait_at_barrier(f"dmfer_jax/{next(_numbers)}", _DAY)
+
+
 def check_shared(path: Path) -> None:
     """Checks that a file which process 0 has written is seen by this process.
 

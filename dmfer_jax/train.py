@@ -148,6 +148,7 @@ def train_steps(
     with opened as log, progress, Interruption() as interruption, guard:
         with progress.paused("compiling"):
             train_step = compiled_step()
+            distributed.wait_for_others()
         for step in range(start + 1, run.total_steps + 1):
             epoch = int(np.searchsorted(run.epoch_ends, step)) + 1
             with progress.paused("first step") if step == start + 1 else nullcontext():
