@@ -42,8 +42,8 @@ CHANGES: dict[str, Any] = {
     "data.image_size": 32,
     "model.stem": "small",
     "model.stem_stride": 2,
-    "model.width": 0.25,
-    "model.embedding": 32,
+    "model.width": 0.125,
+    "model.embedding": 16,
     "model.heads": 2,
     "optimizer.ema_decay": 0.9,
     "optimizer.warmup_epochs": 0.0,
@@ -167,7 +167,7 @@ def run_processes(settings: Sequence[dict[str, Any]], folder: Path) -> None:
         )
         for one in settings
     ]
-    said = [process.communicate(timeout=600)[0] for process in started]
+    said = [process.communicate(timeout=3600)[0] for process in started]
     failed = [text for process, text in zip(started, said, strict=True) if process.returncode]
     if failed:
         raise UserError(f"a training failed: {failed[0][-3000:]}")
