@@ -64,13 +64,13 @@ def _gather(port: int, processes: int, until: float, timeout: float) -> None:
                         "--coordinator, and does the network let it through?"
                     )
                 stack.enter_context(guest)
-                # A stranger that tries the port is let go.
-                with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-                    words = json.loads(_read_line(guest, until))
-                    process = int(words["process"])
-                    told.append(guest)
-                    _check(process, int(words["processes"]), processes, guests.get(process))
-                    guests[process] = guest
+                words = _words(guest, until)
+                if words is None:
+                    continue  # a stranger that tries the port
+                process, number = words
+                told.append(guest)
+                _check(process, number, processes, guests.get(process))
+                guests[process] = guest
         except UserError as error:
             fault = str(error)
             raise
@@ -78,6 +78,15 @@ def _gather(port: int, processes: int, until: float, timeout: float) -> None:
             for guest in told:
                 with contextlib.suppress(OSError):
                     guest.sendall(json.dumps({"fault": fault}).encode() + b"\n")
+
+
+def _words(guest: socket.socket, until: float) -> tuple[int, int] | None:
+    """Returns which process a guest says it is, and of how many; None if it says neither."""
+    try:
+        words = json.loads(_read_line(guest, until))
+        return int(words["process"]), int(words["processes"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def _check(process: int, processes: int, expected: int, before: socket.socket | None) -> None:

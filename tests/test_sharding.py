@@ -113,7 +113,7 @@ def test_training_is_the_same_over_any_number_of_devices_and_hosts(data_dir, tmp
         },
         "steps": 20,
         "types": ["float64"],
-        "plain": True,
+        "quick": True,
         "jax": {"jax_disable_most_optimizations": True},
     }
     found = devices.train_all(settings, (1, 2, 4, 8), tmp_path)
