@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -276,7 +277,11 @@ def test_signal_to_one_process_stops_all_at_the_same_step(pair):
 
 def test_one_process_writes_and_prints(pair):
     output, errors = pair["said"][1]
-    assert [line for line in errors.splitlines() if "SIGTERM caught" not in line] == []
+    # JAX and Orbax say there that they were asked to stop.
+    said = [
+        line for line in errors.splitlines() if not re.search("SIGTERM caught|preemption", line)
+    ]
+    assert said == []
     assert [line for line in output.splitlines() if "[Gloo]" not in line] == []
     handed = pair["folder"] / "handed"
     assert "going on from step 5 of 12" in pair["said"][0][0]
@@ -318,17 +323,15 @@ def last_state(workdir: Path) -> Any:
 
 
 def assert_close(ours: Any, theirs: Any) -> None:
-    """Compares what a network predicts with; differences are shares of an array's largest value.
+    """Compares all arrays; differences are shares of an array's largest value.
 
-    Sums over a batch are rounded in another order, and 12 steps make that grow. The momentum is left
-    out: it is the last few gradients, in which one activation that is just above zero shows.
+    Sums over a batch are rounded in another order, and training makes that grow: to 8e-6 in these 12
+    steps. At a learning rate ten times as high it was 4e-3, and 0.3 in the momentum.
     """
-    kinds = ("step", "params", "batch_stats", "centers", "ema")
-    ours, theirs = ({kind: getattr(one, kind) for kind in kinds} for one in (ours, theirs))
     leaves = zip(jax.tree.leaves_with_path(ours), jax.tree.leaves(theirs), strict=True)
     differences = {
-        jax.tree_util.keystr(path): np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1e-3)
+        jax.tree_util.keystr(path): np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1e-6)
         for (path, a), b in leaves
     }
     worst = max(differences, key=lambda name: differences[name])
-    assert differences[worst] < 1e-3, f"{worst}: {differences[worst]}"
+    assert differences[worst] < 1e-4, f"{worst}: {differences[worst]}"
