@@ -192,9 +192,10 @@ def work(settings: dict[str, Any]) -> None:
     folder = ensure_built(config.data.dataset, "", config.data.data_dir)
     split = sources.load_split(folder, "train", config.data, train=True)
     with quick_network() if settings.get("quick") else nullcontext():
-        for number in settings["meshes"]:
-            for dtype in settings["types"]:
-                arrays = train(config, split, number, dtype, settings["steps"])
+        for dtype in settings["types"]:
+            first = draw_first_state(config, len(split.class_names), dtype)
+            for number in settings["meshes"]:
+                arrays = train(config, split, first, number, dtype, settings["steps"])
                 if distributed.is_main():
                     name = f"{jax.process_count()}x{number}-{dtype}.npz"
                     np.savez(Path(settings["folder"]) / name, **arrays)
@@ -208,10 +209,34 @@ def quick_network() -> Iterator[None]:
         yield
 
 
+def draw_first_state(config: Any, classes: int, dtype: str) -> state.TrainState:
+    """Returns the state before the first step, with all its numbers of a type, on this host."""
+    with jax.enable_x64(dtype == "float64"):
+        model = state.make_model(config, classes).clone(dtype=dtype, param_dtype=dtype)
+        optimizer = make_optimizer(config.optimizer, make_schedule(config, 1))
+
+        def cast(leaf: jax.Array) -> jax.Array:
+            return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+        init: Any = jax.jit(
+            lambda: jax.tree.map(cast, state.init_state(config, model, optimizer)),
+            compiler_options=compiling.init_options("cpu"),
+        )
+        return jax.device_get(init())
+
+
 def train(
-    config: Any, split: sources.Split, devices: int, dtype: str, number: int
+    config: Any, split: sources.Split, first: Any, devices: int, dtype: str, number: int
 ) -> dict[str, np.ndarray]:
     """Returns what a training over so many devices leaves.
+
+    Args:
+      config: of the experiment.
+      split: to train on.
+      first: the state before the first step, NumPy's arrays.
+      devices: how many there are, of all processes.
+      dtype: of the weights and of what is computed with them.
+      number: of steps.
 
     Returns:
       The state's arrays by name; `losses` `[steps]`; `positions` `[steps, b]` of the records in
@@ -223,21 +248,7 @@ def train(
             dtype=dtype, param_dtype=dtype
         )
         optimizer = make_optimizer(config.optimizer, make_schedule(config, number))
-
-        def init() -> state.TrainState:
-            first = state.init_state(config, model, optimizer)
-            return jax.tree.map(
-                lambda leaf: (
-                    leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-                ),
-                first,
-            )
-
-        train_state: Any = jax.jit(
-            init,
-            out_shardings=sharding.replicated(mesh),
-            compiler_options=compiling.init_options(sharding.platform(mesh)),
-        )()
+        train_state: Any = jax.make_array_from_process_local_data(sharding.replicated(mesh), first)
         step = steps.make_train_step(config, model, optimizer, mesh)
         batch_size, options = config.train.batch_size, {"seed": 0, "sampling": "natural"}
         feed = Feed(split, mesh, config.data.device_gib)
@@ -247,6 +258,7 @@ def train(
             split, batch_size // hosts, host=host, hosts=hosts, **options
         )
         losses, images, read = [], [], []
+        distributed.wait_for_others()
         compiled: Any = None
         for _ in range(number):
             batch = next(batches)
@@ -257,15 +269,8 @@ def train(
                 distributed.wait_for_others()
             train_state, scalars = compiled(train_state, batch)
             losses.append(scalars["loss"])
-        leaves = jax.tree.leaves_with_path(
-            {kind: getattr(train_state, kind) for kind in KINDS}, is_leaf=lambda leaf: leaf is None
-        )
-        arrays = {
-            jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-            for path, leaf in leaves
-        }
         return {
-            **arrays,
+            **_named(train_state),
             "losses": np.array(jax.device_get(losses), np.float64),
             "images": np.array([list(digest) for digest in images], np.uint8),
             "positions": _side_by_side(np.stack(read), mesh),
@@ -277,6 +282,15 @@ def make_config(changes: dict[str, Any]) -> Any:
     config = configs.get_config()
     config.update_from_flattened_dict(changes)
     return config
+
+
+def _named(train_state: state.TrainState) -> dict[str, np.ndarray]:
+    """The arrays of a state that are compared, by their paths in it."""
+    kinds = {kind: getattr(train_state, kind) for kind in KINDS}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in jax.tree.leaves_with_path(kinds)
+    }
 
 
 def _side_by_side(positions: np.ndarray, mesh: Any) -> np.ndarray:

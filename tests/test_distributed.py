@@ -325,8 +325,8 @@ def last_state(workdir: Path) -> Any:
 def assert_close(ours: Any, theirs: Any) -> None:
     """Compares all arrays; differences are shares of an array's largest value.
 
-    Sums over a batch are rounded in another order, and training makes that grow: to 8e-6 in these 12
-    steps. At a learning rate ten times as high it was 4e-3, and 0.3 in the momentum.
+    Sums over a batch are rounded in another order, and training makes that grow: to 8e-6 in these
+    12 steps. At a learning rate ten times as high it was 4e-3, and 0.3 in the momentum.
     """
     leaves = zip(jax.tree.leaves_with_path(ours), jax.tree.leaves(theirs), strict=True)
     differences = {

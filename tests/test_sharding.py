@@ -104,7 +104,10 @@ def test_fetched_array_is_whole(mesh):
 
 
 def test_training_is_the_same_over_any_number_of_devices_and_hosts(data_dir, tmp_path):
-    """In float64, so that only the order of additions is left, at 1e-16 of a value each."""
+    """In float64, so that only the order of additions is left, at 1e-16 of a value each.
+
+    `python benchmarks/devices.py` does the same over 2 and 4 devices, too, and in float32.
+    """
     settings = {
         "changes": {
             **devices.CHANGES,
@@ -116,11 +119,9 @@ def test_training_is_the_same_over_any_number_of_devices_and_hosts(data_dir, tmp
         "quick": True,
         "jax": {"jax_disable_most_optimizations": True},
     }
-    found = devices.train_all(settings, (1, 2, 4, 8), tmp_path)
+    found = devices.train_all(settings, (1, 8), tmp_path)
     rows = devices.compare(found)
-    assert [row["layout"] for row in rows] == [
-        "2 devices", "4 devices", "8 devices", "2 processes x 2 devices",
-    ]  # fmt: skip
+    assert [row["layout"] for row in rows] == ["8 devices", "2 processes x 2 devices"]
     for row in rows:
         assert row["same_batches"]
         assert max(row["loss"], *row["differences"].values()) < 1e-9, row
