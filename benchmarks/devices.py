@@ -198,7 +198,7 @@ def work(settings: dict[str, Any]) -> None:
                 arrays = train(config, split, first, number, dtype, settings["steps"])
                 if distributed.is_main():
                     name = f"{jax.process_count()}x{number}-{dtype}.npz"
-                    np.savez(Path(settings["folder"]) / name, **arrays)
+                    np.savez(Path(settings["folder"]) / name, allow_pickle=False, **arrays)
 
 
 @contextmanager
@@ -249,7 +249,7 @@ def train(
         )
         optimizer = make_optimizer(config.optimizer, make_schedule(config, number))
         train_state: Any = jax.make_array_from_process_local_data(sharding.replicated(mesh), first)
-        step = steps.make_train_step(config, model, optimizer, mesh)
+        step: Any = steps.make_train_step(config, model, optimizer, mesh)
         batch_size, options = config.train.batch_size, {"seed": 0, "sampling": "natural"}
         feed = Feed(split, mesh, config.data.device_gib)
         batches = feed.train_batches(batch_size, start_step=0, workers=1, **options)
