@@ -26,7 +26,7 @@ _PARTIAL = ".partial"  # ends the name of a folder that is being written or remo
 
 
 class Checkpoints:
-    """The checkpoints of one run, saved in the background.
+    """The checkpoints of one run, saved in the background; by all processes of a run together.
 
     Use as a context manager; leaving it waits for a save in flight and raises its error.
     """
@@ -57,6 +57,8 @@ class Checkpoints:
         Raises:
           UserError: every checkpoint is damaged; nothing is moved then.
         """
+        if jax.process_index():
+            return []  # process 0 does it
         for leftover in self.folder.glob(f"*{_PARTIAL}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         there = self._steps()
@@ -105,6 +107,8 @@ class Checkpoints:
         def finish() -> None:
             try:
                 writing.result()
+                if jax.process_index():
+                    return  # process 0 does what is left
                 records.write_record(partial, step, note, valid_accuracy, arrays)
                 partial.rename(self.folder / str(step))
                 self._remove_old()
@@ -195,7 +199,8 @@ class Checkpoints:
 
     def _failed(self, step: int, error: Exception) -> UserError:
         for leftover in self.folder.glob(f"{step}{_PARTIAL}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+            if not jax.process_index():
+                shutil.rmtree(leftover, ignore_errors=True)
         there = self._steps()
         newest = f"the newest one is of step {there[-1]}" if there else "there is none before it"
         reason = " ".join(str(error).split())[:300]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict
 
-from dmfer_jax import command, initial, run_folder, sharding, steps
+from dmfer_jax import command, distributed, initial, run_folder, sharding, steps
 from dmfer_jax.config import validate
 from dmfer_jax.data import sources, subsets
 from dmfer_jax.data.lists import NamedList, read_lists
@@ -111,8 +111,13 @@ def evaluate(
     names = names or _default_splits(config, bool(lists))
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.train.eval_batch_size, "train.eval_batch_size", mesh)
-    dataset_dir = ensure_built(config.data.dataset, config.data.source, config.data.data_dir)
-    splits = [sources.load_split(dataset_dir, n, config.data, train=False) for n in names]
+    data = config.data
+
+    def read() -> tuple[Path, list[Split]]:
+        folder = ensure_built(data.dataset, data.source, data.data_dir)
+        return folder, [sources.load_split(folder, n, data, train=False) for n in names]
+
+    dataset_dir, splits = distributed.main_first(read)
     listed = join_lists(found, splits, config.data.dataset)
     class_names = splits[0].class_names
     model, train_state, note = load_trained(workdir, which, config, mesh, class_names)
@@ -153,6 +158,7 @@ def main(argv: Sequence[str]) -> None:
     """Scores the checkpoint that the flags name."""
     del argv
     options = flags.FLAGS
+    distributed.start(options.coordinator, options.processes, options.process)
     workdir = Path(options.workdir)
     report = evaluate(
         workdir,
@@ -163,6 +169,8 @@ def main(argv: Sequence[str]) -> None:
         data_dir=options.data_dir,
         source=options.source,
     )
+    if not distributed.is_main():
+        return
     reports.print_report(report)
     stress_report.print_stress(report)
     splits = report["checkpoints"][options.checkpoint]["splits"]
@@ -192,4 +200,5 @@ if __name__ == "__main__":
     )
     flags.DEFINE_string("data_dir", "", "Where built records are, if not where the run had them.")
     flags.DEFINE_string("source", "", "File or folder as downloaded, if not where the run had it.")
+    distributed.define_flags()
     command.run(main)

@@ -74,8 +74,7 @@ class Feed:
             "seed": seed,
             "sampling": sampling,
             "start_step": start_step,
-            "host": jax.process_index(),
-            "hosts": jax.process_count(),
+            **_host_and_hosts(),
         }
         of_host = batch_size // jax.process_count()
         if not self.resident:
@@ -88,16 +87,22 @@ class Feed:
         """Yields every example once, the batches of `pipeline.eval_batches`.
 
         Args:
-          batch_size: over all devices together.
+          batch_size: over all devices and hosts together.
         """
+        options, of_host = _host_and_hosts(), batch_size // jax.process_count()
         if not self.resident:
-            return _put_ahead(pipeline.eval_batches(self.split, batch_size), self.mesh)
-        return map(self._gathered, pipeline.eval_positions(self.split, batch_size))
+            return _put_ahead(pipeline.eval_batches(self.split, of_host, **options), self.mesh)
+        return map(self._gathered, pipeline.eval_positions(self.split, of_host, **options))
 
     def _gathered(self, part: pipeline.Batch) -> Batch:
         on_devices = put_batch(part, self.mesh)
         positions = on_devices.pop("position")
         return {**self.gather(self._whole, positions), **on_devices}
+
+
+def _host_and_hosts() -> dict[str, int]:
+    """Which host this is and how many there are, as `data.pipeline` asks."""
+    return {"host": jax.process_index(), "hosts": jax.process_count()}
 
 
 _AHEAD = 2

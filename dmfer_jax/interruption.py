@@ -37,8 +37,11 @@ class Interruption:
 
     @property
     def exit_status(self) -> int:
-        """What a shell expects of a process that a signal ended: 128 and the signal's number."""
-        return 128 + (self.signal or 0)
+        """What a shell expects of a process that a signal ended: 128 and the signal's number.
+
+        Of several processes that stop together, those that no signal came to say SIGTERM.
+        """
+        return 128 + (self.signal or signal.SIGTERM)
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
         del frame

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 import dmfer_jax
-from dmfer_jax import compiling, nonfinite, steps
+from dmfer_jax import compiling, distributed, nonfinite, steps
 from dmfer_jax.checkpoint import Checkpoints
 from dmfer_jax.feeding import Batch, Feed
 from dmfer_jax.interruption import Interruption
@@ -57,10 +57,12 @@ def train_steps(
     started = time.monotonic() - note["seconds"]
     guard = jax.transfer_guard("disallow")
     rates, skipped = list_learning_rates(run), int(train_state.skipped)
-    with writers.RunLog(run.workdir, start) as log, progress, Interruption() as interruption, guard:
+    opened = writers.RunLog(run.workdir, start, writes=distributed.is_main())
+    with opened as log, progress, Interruption() as interruption, guard:
         step_log = StepLog(log, progress, rates, note, skipped)
         with progress.paused("compiling"):
             train_step = compiled_step()
+            distributed.wait_for_others()
         for step in range(start + 1, run.total_steps + 1):
             epoch = int(np.searchsorted(run.epoch_ends, step)) + 1
             with progress.paused("first step") if step == start + 1 else nullcontext():
@@ -74,7 +76,7 @@ def train_steps(
             step_log.add(scalars)
             checkpoints.raise_failed()
 
-            stops = interruption.signal is not None
+            stops = distributed.stops_here(step, interruption.signal is not None)
             ends_epoch = step == run.epoch_ends[epoch - 1]
             saves = stops or ends_epoch or _is_due(step, options.checkpoint_every)
             logs = ends_epoch or _is_due(step, options.log_every)
@@ -109,6 +111,7 @@ def train_steps(
                 )
                 raise SystemExit(interruption.exit_status)
     checkpoints.wait()
+    distributed.wait_for_others()  # process 0 gives a checkpoint its name
     return train_state, note
 
 

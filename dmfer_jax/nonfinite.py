@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from dmfer_jax import run_folder, steps
+from dmfer_jax import distributed, run_folder, steps
 from dmfer_jax.checkpoint import Checkpoints
 from dmfer_jax.data import pipeline
 from dmfer_jax.errors import UserError
@@ -62,9 +62,11 @@ def stop(run: Run, train_state: TrainState, step: int, note: dict[str, Any]) -> 
 def _write(
     folder: Path, run: Run, train_state: TrainState, positions: np.ndarray, note: dict[str, Any]
 ) -> None:
-    run_folder.save_config(folder, run.config)
     with Checkpoints(folder) as checkpoints:
         checkpoints.save(train_state, note)
+    if not distributed.is_main():
+        return
+    run_folder.save_config(folder, run.config)
     arrays: dict[str, Any] = {
         "image": run.train.images[positions],
         "target": run.train.targets[positions],

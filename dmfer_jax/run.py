@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dmfer_jax import run_folder, sharding, state
+from dmfer_jax import distributed, run_folder, sharding, state
 from dmfer_jax.data import pipeline, sources
 from dmfer_jax.data.records import split_names
 from dmfer_jax.data.sources import Split
@@ -88,6 +88,8 @@ def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
             f"{len(train_split)} training examples"
         )
     description = describe_run(config, dataset_dir)
+    if not distributed.is_main():
+        distributed.check_shared(workdir / "config.json")
     run_folder.save_config(workdir, config)
     epoch_ends = [int(epoch * per_epoch) for epoch in range(1, config.train.epochs + 1)]
     schedule = make_schedule(config, epoch_ends[-1])
@@ -120,8 +122,9 @@ def print_summary(run: Run) -> None:
         table,
     )
     validation = f"{len(run.valid):,}" if run.valid else "no"
+    hosts = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     print(
         f"\n{options.dataset}: {len(run.train):,} training and {validation} validation images; "
         f"{run.total_steps:,} steps of {run.config.train.batch_size} images on "
-        f"{run.mesh.size} {jax.devices()[0].device_kind} device(s); seed {run.config.seed}\n"
+        f"{run.mesh.size} {jax.devices()[0].device_kind} device(s){hosts}; seed {run.config.seed}\n"
     )

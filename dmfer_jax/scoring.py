@@ -22,7 +22,7 @@ def score(
       eval_step: of `steps.make_eval_step`.
       variables: of the network, as `TrainState.eval_variables` gives them.
       feed: of the split to score.
-      batch_size: over all devices together.
+      batch_size: over all devices and hosts together.
 
     Returns:
       `metrics.summarize`'s dict, with the key `deduplicated` where the split has images whose
@@ -44,7 +44,9 @@ def score(
         summary["deduplicated"] = metrics.summarize(totals["first"], names)
     if split.groups:
         # The last batch ends in padding.
-        classes = np.concatenate(jax.device_get(predicted)).argmax(-1)[: len(split)]
+        classes = np.concatenate([sharding.fetch(one) for one in predicted]).argmax(-1)[
+            : len(split)
+        ]
         if groups := accuracy_by_group(classes, split.labels, split.groups):
             summary["groups"] = groups
     return summary

@@ -7,6 +7,7 @@ The same command goes on where an interrupted run stopped. The epoch is chosen o
 split alone; test splits are scored once, after the last epoch.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from dmfer_jax import (
     checkpoint,
     command,
     compiling,
+    distributed,
     initial,
     loop,
     run_folder,
@@ -60,9 +62,16 @@ def train(config: ConfigDict, workdir: Path, began: float | None = None) -> dict
     """
     began = time.monotonic() if began is None else began
     configs.validate(config)
-    with run_lock.lock(workdir):
-        dataset_dir = ensure_built(config.data.dataset, config.data.source, config.data.data_dir)
-        return go_on(start_run(config, workdir, dataset_dir), began)
+    data = config.data
+    with contextlib.ExitStack() as held:
+
+        def begin() -> Run:
+            if distributed.is_main():
+                held.enter_context(run_lock.lock(workdir))
+            dataset_dir = ensure_built(data.dataset, data.source, data.data_dir)
+            return start_run(config, workdir, dataset_dir)
+
+        return go_on(distributed.main_first(begin), began)
 
 
 def go_on(run: Run, began: float) -> dict[str, Any]:
@@ -70,7 +79,7 @@ def go_on(run: Run, began: float) -> dict[str, Any]:
     workdir = run.workdir
     eval_step = steps.make_eval_step(run.model, run.mesh)
     with checkpoint.Checkpoints(workdir) as checkpoints:
-        for message in checkpoints.tidy():
+        for message in distributed.main_first(checkpoints.tidy):
             print(message)
         first_state = trace_first_state(run)
         like = compiling.place(first_state.out_info, sharding.replicated(run.mesh))
@@ -87,6 +96,13 @@ def go_on(run: Run, began: float) -> dict[str, Any]:
             run, train_state, note, checkpoints, train_step, eval_step, began
         )
         report = make_report(run, train_state, note, checkpoints, eval_step)
+    if distributed.is_main():
+        show_report(workdir, report)
+    return report
+
+
+def show_report(workdir: Path, report: dict[str, Any]) -> None:
+    """Writes the report and its figures, and prints its tables."""
     reports.write_report(workdir / "report.json", report)
     rows = writers.read_jsonl(workdir / "metrics.jsonl")
     from dmfer_jax.reporting import figures  # matplotlib takes most of a second to import
@@ -94,7 +110,6 @@ def go_on(run: Run, began: float) -> dict[str, Any]:
     figures.draw_report_figures(workdir / "figures", report, rows)
     reports.print_report(report)
     print(f"Report: {workdir / 'report.json'}   Figures: {workdir / 'figures'}")
-    return report
 
 
 def trace_first_state(run: Run) -> jax.stages.Traced:
@@ -239,6 +254,7 @@ def main(argv: Sequence[str]) -> None:
     """Trains what the flags describe."""
     del argv
     options = flags.FLAGS
+    distributed.start(options.coordinator, options.processes, options.process)
     name = Path(config_flags.get_config_filename(options["config"])).stem
     train(options.config, Path(options.workdir or f"runs/{name}"), dmfer_jax.IMPORTED_AT)
 
@@ -247,4 +263,5 @@ if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", None, "The experiment, such as configs/synthetic.py.")
     flags.DEFINE_string("workdir", "", "Folder of the run; runs/<name of the config> if not given.")
     flags.mark_flag_as_required("config")
+    distributed.define_flags()
     command.run(main)

@@ -1,5 +1,6 @@
 """One axis of devices: batches are split over it, the state is copied, and sizes must fit."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import devices
 from dmfer_jax import sharding
 from dmfer_jax.errors import UserError
 
@@ -54,18 +56,76 @@ def test_sum_over_a_split_batch_is_the_sum_over_the_global_batch(mesh):
     assert float(total) == numbers.sum()
 
 
-def test_size_that_the_devices_divide_is_fine(mesh):
-    sharding.check_batch_size(3 * mesh.size, "train.batch_size", mesh)
+def fake_mesh(*devices_of_hosts: int) -> Any:
+    """Hosts with so many devices each, whose devices come in turn as on a TPU slice's wires."""
+    devices = [
+        SimpleNamespace(process_index=h) for h, n in enumerate(devices_of_hosts) for _ in range(n)
+    ]
+    return SimpleNamespace(devices=np.array(devices[::2] + devices[1::2]), size=len(devices))
+
+
+def test_devices_of_a_host_stand_side_by_side(monkeypatch):
+    monkeypatch.setattr(sharding, "Mesh", lambda devices, *_, **__: devices)
+    mesh: Any = sharding.make_mesh(list(fake_mesh(4, 4, 4).devices))
+    assert [device.process_index for device in mesh] == [0] * 4 + [1] * 4 + [2] * 4
+
+
+@pytest.mark.parametrize("hosts", [(4,), (2, 2), (1, 1, 1, 1)])
+def test_size_that_the_devices_divide_is_fine(hosts):
+    sharding.check_batch_size(12, "train.batch_size", fake_mesh(*hosts))
 
 
 @pytest.mark.parametrize(
-    ("size", "nearest"), [(10, "8 or 12"), (3, "4"), (1, "4"), (13, "12 or 16")]
-)
-def test_size_that_cannot_be_split_is_an_error_with_the_nearest_that_can(size, nearest):
-    four: Any = jax.sharding.AbstractMesh((4,), ("data",))
-    message = (
-        rf"config\.train\.batch_size is {size}, which cannot be split evenly over 4 devices; "
-        rf"the nearest that can is {nearest}$"
-    )
-    with pytest.raises(UserError, match=message):
-        sharding.check_batch_size(size, "train.batch_size", four)
+    ("size", "hosts", "message"),
+    [
+        (10, (4,), "10: the global batch, over 4 devices it is 2.5 a device; nearest that can be "
+         "split: 8 (2 a device) or 12 (3 a device)"),
+        (3, (4,), "3: the global batch, over 4 devices it is 0.75 a device; nearest that can be "
+         "split: 4 (1 a device)"),
+        (100, (4, 4), "100: the global batch, over 8 devices (2 hosts x 4) it is 12.5 a device; "
+         "nearest that can be split: 96 (12 a device) or 104 (13 a device)"),
+    ],
+)  # fmt: skip
+def test_size_that_cannot_be_split_is_an_error_with_the_nearest_that_can(size, hosts, message):
+    with pytest.raises(UserError) as raised:
+        sharding.check_batch_size(size, "train.batch_size", fake_mesh(*hosts))
+    assert str(raised.value) == f"config.train.batch_size is {message}"
+
+
+def test_hosts_with_different_numbers_of_devices_are_refused():
+    with pytest.raises(UserError, match=r"process 0 has 4, process 1 has 2\); expected equal"):
+        sharding.check_batch_size(12, "train.batch_size", fake_mesh(4, 2))
+
+
+def test_fetched_array_is_whole(mesh):
+    numbers = np.arange(2 * mesh.size)
+    placed = sharding.put_batch({"numbers": numbers}, mesh)["numbers"]
+    np.testing.assert_array_equal(sharding.fetch(placed), numbers)
+
+
+def test_training_is_the_same_over_any_number_of_devices_and_hosts(data_dir, tmp_path):
+    """In float64, so that only the order of additions is left, at 1e-16 of a value each.
+
+    `python benchmarks/devices.py` does the same over 2 and 4 devices, too, and in float32.
+    """
+    settings = {
+        "changes": {
+            **devices.CHANGES,
+            "optimizer.learning_rate": 0.1,
+            "data.data_dir": str(data_dir),
+        },
+        "steps": 20,
+        "types": ["float64"],
+        "quick": True,
+        "jax": {"jax_disable_most_optimizations": True},
+    }
+    found = devices.train_all(settings, (1, 8), tmp_path)
+    rows = devices.compare(found)
+    assert [row["layout"] for row in rows] == ["8 devices", "2 processes x 2 devices"]
+    for row in rows:
+        assert row["same_batches"]
+        assert max(row["loss"], *row["differences"].values()) < 1e-9, row
+    # They are trainings: the state has moved.
+    alone = found["1 device", "float64"]
+    assert alone["losses"][-1] < alone["losses"][0]
+    assert len(np.unique(alone["positions"][:3])) == 48  # an epoch is each record once

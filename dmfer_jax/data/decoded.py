@@ -13,6 +13,7 @@ import hashlib
 import os
 import sys
 import time
+import uuid
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -95,7 +96,7 @@ class Decoded:
 
     def _keep(self, path: Path, kind: str, write: Callable[[Any], None]) -> bool:
         """Writes a file and removes those it takes the place of; says so where it cannot."""
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")  # hosts share folders
         try:
             path.parent.mkdir(exist_ok=True)
             with partial.open("wb") as file:

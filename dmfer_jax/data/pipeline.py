@@ -2,7 +2,8 @@
 
 Training batches are a function of (seed, step) alone: the order is a seeded shuffle per epoch (per
 class, where classes are balanced), and a resumed run starts reading at its step. Evaluation batches
-cover every example exactly once; the last one is padded and masked.
+cover every example exactly once; the last one is padded and masked. Each of several hosts reads its
+piece of a batch: one behind the other, they are the batch that one host would read.
 """
 
 import functools
@@ -46,7 +47,7 @@ def train_batches(
         within half an example in a hundred a class. An example's class is its label; under the
         last two, a class's examples come once each before any comes again.
       start_step: how many batches have been consumed before.
-      host: which of the hosts this is; each reads its own examples.
+      host: which of the hosts this is; each reads its own piece of the global batch.
       hosts: how many there are.
       workers: batches that are made at a time, each by a process if its images must be decoded.
 
@@ -90,8 +91,16 @@ def train_positions(
     return (positions_of(step).astype(np.int32) for step in itertools.count(start_step))
 
 
-def eval_batches(split: Split, batch_size: int) -> Iterator[Batch]:
+def eval_batches(
+    split: Split, batch_size: int, *, host: int = 0, hosts: int = 1
+) -> Iterator[Batch]:
     """Yields every example of the split once, in order.
+
+    Args:
+      split: what to read.
+      batch_size: of this host's part of the global batch.
+      host: which of the hosts this is.
+      hosts: how many there are.
 
     Yields:
       `image` uint8 `[b, h, w, c]`, `target` float32 `[b, K]`, `label` int32 `[b]`, `mask` float32
@@ -100,18 +109,21 @@ def eval_batches(split: Split, batch_size: int) -> Iterator[Batch]:
     """
 
     def gather(number: int) -> Batch:
-        batch = _eval_part(split, batch_size, number)
+        batch = _eval_part(split, batch_size, number, host, hosts)
         positions = batch.pop("position")
         return {"image": split.images[positions], "target": split.targets[positions], **batch}
 
-    numbers = grain.MapDataset.range(-(-len(split) // batch_size))
+    numbers = grain.MapDataset.range(_eval_steps(split, batch_size * hosts))
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
     return iter(numbers.map(gather).to_iter_dataset(options))
 
 
-def eval_positions(split: Split, batch_size: int) -> Iterator[Batch]:
+def eval_positions(
+    split: Split, batch_size: int, *, host: int = 0, hosts: int = 1
+) -> Iterator[Batch]:
     """Yields the batches of `eval_batches` with `position` int32 `[b]` for image and target."""
-    return (_eval_part(split, batch_size, number) for number in range(-(-len(split) // batch_size)))
+    steps = range(_eval_steps(split, batch_size * hosts))
+    return (_eval_part(split, batch_size, number, host, hosts) for number in steps)
 
 
 _STEPS_AT_ONCE = 32
@@ -132,8 +144,8 @@ def _train_positions(
 
     @functools.lru_cache(maxsize=8)
     def draw(block: int) -> np.ndarray:
-        of_host = np.arange(steps * batch_size) + block * steps * batch_size
-        return order(host + hosts * of_host).reshape(steps, batch_size)
+        first = (np.arange(steps) + block * steps) * batch_size * hosts + host * batch_size
+        return order((first[:, None] + np.arange(batch_size)).ravel()).reshape(steps, batch_size)
 
     def positions_of(step: int) -> np.ndarray:
         block, within = divmod(step, steps)
@@ -142,16 +154,18 @@ def _train_positions(
     return positions_of
 
 
-def _eval_part(split: Split, batch_size: int, number: int) -> Batch:
-    """What a batch of an evaluation says of its examples, without images and targets."""
-    start = number * batch_size
-    positions = np.arange(start, min(start + batch_size, len(split)), dtype=np.int32)
-    padding = batch_size - len(positions)
-    padded = np.pad(positions, (0, padding), mode="edge")
-    mask = np.pad(np.ones(len(positions), np.float32), (0, padding))
+def _eval_steps(split: Split, global_batch: int) -> int:
+    return -(-len(split) // global_batch)
+
+
+def _eval_part(split: Split, batch_size: int, number: int, host: int, hosts: int) -> Batch:
+    """What a host's part of a batch says of its examples, without images and targets."""
+    places = (number * hosts + host) * batch_size + np.arange(batch_size)
+    mask = (places < len(split)).astype(np.float32)
+    positions = np.minimum(places, len(split) - 1).astype(np.int32)
     return {
-        "position": padded,
-        "label": split.labels[padded],
+        "position": positions,
+        "label": split.labels[positions],
         "mask": mask,
-        "first": mask * ~split.repeated[padded],
+        "first": mask * ~split.repeated[positions],
     }

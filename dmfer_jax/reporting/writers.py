@@ -119,10 +119,14 @@ class RunLog:
     Args:
       workdir: the folder of the run.
       resume_step: the step the run goes on from; 0 for a new run.
+      writes: False in all but one of several processes; then nothing is written.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], resume_step: int):
+    def __init__(self, workdir: str | os.PathLike[str], resume_step: int, writes: bool = True):
         workdir = Path(workdir)
+        self._logs: tuple[JsonlLog | TensorBoardLog, ...] = ()
+        if not writes:
+            return
         self._logs = (
             JsonlLog(workdir / "metrics.jsonl", resume_step),
             TensorBoardLog(workdir / "tensorboard", resume_step),
