@@ -213,7 +213,7 @@ def draw_first_state(config: Any, classes: int, dtype: str) -> state.TrainState:
     """Returns the state before the first step, with all its numbers of a type, on this host."""
     with jax.enable_x64(dtype == "float64"):
         model = state.make_model(config, classes).clone(dtype=dtype, param_dtype=dtype)
-        optimizer = make_optimizer(config.optimizer, make_schedule(config, 1))
+        optimizer = make_optimizer(config, make_schedule(config, 1))
 
         def cast(leaf: jax.Array) -> jax.Array:
             return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
@@ -247,7 +247,7 @@ def train(
         model = state.make_model(config, len(split.class_names)).clone(
             dtype=dtype, param_dtype=dtype
         )
-        optimizer = make_optimizer(config.optimizer, make_schedule(config, number))
+        optimizer = make_optimizer(config, make_schedule(config, number))
         train_state: Any = jax.make_array_from_process_local_data(sharding.replicated(mesh), first)
         step: Any = steps.make_train_step(config, model, optimizer, mesh)
         batch_size, options = config.train.batch_size, {"seed": 0, "sampling": "natural"}

@@ -313,7 +313,7 @@ def last_state(workdir: Path) -> Any:
     config: Any = run_folder.load_config(workdir)
     model, optimizer = (
         state.make_model(config, 8),
-        make_optimizer(config.optimizer, make_schedule(config, 1)),
+        make_optimizer(config, make_schedule(config, 1)),
     )
     like = jax.eval_shape(lambda: state.init_state(config, model, optimizer))
     with checkpoint.Checkpoints(workdir) as checkpoints:
