@@ -24,3 +24,7 @@ def test_first_signal_is_noticed_and_the_second_is_left_to_whoever_had_it(number
         assert came == [number, number]
     finally:
         signal.signal(number, before)
+
+
+def test_process_that_stops_for_the_signal_of_another_says_sigterm():
+    assert Interruption().exit_status == 128 + signal.SIGTERM

@@ -239,7 +239,7 @@ def test_missing_test_splits_are_named_and_not_scored(tiny_config, finished, tmp
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("batch_size", 49, "49, which cannot be split evenly over 4 devices"),
+        ("batch_size", 49, "49: the global batch, over 4 devices it is 12.25 a device"),
         ("batch_size", 64, "more than the 48 training examples"),
         ("eval_batch_size", 10, "eval_batch_size is 10"),
     ],

@@ -119,3 +119,9 @@ def read_events(folder):
             events.append(event_type.FromString(data[12 : 12 + length]))
             data = data[16 + length :]
     return events
+
+
+def test_one_of_several_processes_writes(tmp_path):
+    with RunLog(tmp_path, 0, writes=False) as log:
+        log.write(1, kind="train", loss=1.0)
+    assert list(tmp_path.iterdir()) == []
