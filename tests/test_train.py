@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -82,24 +80,6 @@ def test_resumed_run_equals_uninterrupted_run(tiny_config, finished, tmp_path, m
     assert report["checkpoints"] == whole_report["checkpoints"]
     assert logged(halves) == logged(whole)  # step 5 was saved between two lines
     assert [row["step"] for row in logged(whole)] == [2, 4, 6, 6, 8, 10, 12, 12]
-
-
-def test_second_signal_ends_the_process_at_once(tmp_path):
-    script = """
-import os, signal, time
-from dmfer_jax.interruption import Interruption
-with Interruption() as interruption:
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(0.01)
-    print(interruption.exit_status, flush=True)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(10)
-print("still there")
-"""
-    ended = subprocess.run(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=60
-    )
-    assert (ended.stdout, ended.returncode) == ("130\n", -signal.SIGTERM)
 
 
 @pytest.mark.usefixtures("without_figures")
