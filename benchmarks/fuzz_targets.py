@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
+from benchmarks.fuzz_checkpoints import open_record, record_inputs
 from benchmarks.fuzz_inputs import edited, edited_json
 from benchmarks.fuzz_overrides import command_lines, open_overrides
 from benchmarks.fuzz_weights import inputs as weights_inputs
@@ -280,6 +281,7 @@ def make_targets(folder: Path) -> dict[str, Target]:
     return {
         **{name: Target(drawn, open_weights) for name, drawn in weights_inputs().items()},
         **_portable_targets(folder),
+        "checkpoint record": Target(record_inputs(), open_record),
         "RAN list": Target(_LIST_INPUTS, open_lists),
         "FER2013 csv": Target(
             edited([_FACES, _KAGGLE]), of_source("fer2013.csv", fer2013_files.read_faces)

@@ -8,19 +8,22 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from dmfer_jax.errors import UserError
+from dmfer_jax.weights import strict_json
 
 FORMAT = 2
 """1 had no digests, no count of skipped steps and no `checkpoint.json`; it can still be read."""
 
-_NAME = "checkpoint.json"
+NAME = "checkpoint.json"
+"""Of the file, in the folder of a checkpoint."""
+
 _SHOWN = 5  # differences that a message lists
 
 
@@ -69,7 +72,7 @@ def write_record(
         "arrays": arrays,
         "files": files,
     }
-    (folder / _NAME).write_text(_sealed(content), encoding="utf-8")
+    (folder / NAME).write_text(seal(content), encoding="utf-8")
 
 
 def read_record(folder: Path) -> Record:
@@ -82,10 +85,7 @@ def read_record(folder: Path) -> Record:
       UserError: the file is missing, damaged, of another step or of a newer format.
     """
     if _is_format_1(folder):
-        note = json.loads((folder / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]
-        metrics = folder / "metrics" / "metrics"
-        accuracy = json.loads(metrics.read_text())["accuracy"] if metrics.exists() else None
-        return Record(1, note, accuracy, {})
+        return _read_format_1(folder)
     content = _read_sealed(folder)
     if isinstance(content, str):
         raise UserError(content)
@@ -111,9 +111,12 @@ def find_damage(folder: Path) -> str | None:
         return content
     for name, written in content["files"].items():
         path = folder / name
-        if not path.is_file():
-            return f"{path} is missing"
-        found = _describe_file(path)
+        try:
+            if not path.is_file():
+                return f"{path} is missing"
+            found = _describe_file(path)
+        except OSError as error:
+            return f"{path} cannot be read: {error.strerror or error}"
         if found["bytes"] != written["bytes"]:
             return f"{path} has {found['bytes']:,} bytes; {written['bytes']:,} were written"
         if found != written:
@@ -168,13 +171,24 @@ def _join(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def _read_format_1(folder: Path) -> Record:
+    note = json.loads((folder / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]
+    metrics = folder / "metrics" / "metrics"
+    if not metrics.exists():
+        return Record(1, note, None, {})
+    try:
+        return Record(1, note, float(json.loads(metrics.read_text())["accuracy"]), {})
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{metrics} is damaged; expected a validation accuracy") from error
+
+
 def _is_format_1(folder: Path) -> bool:
     """Whether a checkpoint was written before there were records.
 
     Orbax's own file would look the same without the number that is put there since.
     """
     orbax = folder / "_CHECKPOINT_METADATA"
-    if (folder / _NAME).exists() or not orbax.is_file():
+    if (folder / NAME).exists() or not orbax.is_file():
         return False
     try:
         note = json.loads(orbax.read_text())["custom_metadata"]
@@ -189,32 +203,78 @@ def _describe_file(path: Path) -> dict[str, Any]:
         return {"bytes": os.fstat(file.fileno()).st_size, "sha256": digest}
 
 
-def _sealed(content: dict[str, Any]) -> str:
-    """The one way to write this content, which ends in a digest of all before."""
+def seal(content: Mapping[str, Any]) -> str:
+    """Returns the one way to write a record, which ends in a digest of all before."""
     text = json.dumps(content, indent=1, allow_nan=False)
     return f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}\n"
 
 
 def _read_sealed(folder: Path) -> dict[str, Any] | str:
     """The content of `checkpoint.json`, or what is wrong with that file."""
-    path = folder / _NAME
+    path = folder / NAME
     if not path.is_file():
         return f"{path} is missing"
     written = path.read_bytes()
-    text, _, seal = written.rstrip(b"\n").rpartition(b"\n")
+    text, _, digest = written.rstrip(b"\n").rpartition(b"\n")
     try:
-        content = json.loads(text)
-        whole = _sealed(content).encode() == written
-    except (ValueError, RecursionError):
+        content = strict_json.parse_object(text)
+        whole = seal(content).encode() == written
+    except ValueError:  # also text that is not UTF-8
         content, whole = {}, False
     if not whole:
-        sealed = re.fullmatch(rb"[0-9a-f]{64}", seal)
+        sealed = re.fullmatch(rb"[0-9a-f]{64}", digest)
         return f"{path} is damaged: {'its digest does not fit' if sealed else 'it ends too early'}"
-    if content["format"] > FORMAT:
+    version = content.get("format")
+    if type(version) is int and version > FORMAT:
         raise UserError(
-            f"{path} is of format {content['format']}, and this version of dmfer_jax reads formats "
-            f"up to {FORMAT}; use the version that wrote it, {content['note'].get('version')}"
+            f"{path} is of format {version}, and this version of dmfer_jax reads formats up to "
+            f"{FORMAT}; use the version that wrote it"
         )
+    for field, check in _FIELDS.items():
+        if field not in content or not check(content[field]):
+            return f"{path} is not what this program writes: its {field!r} is missing or wrong"
     if str(content["step"]) != folder.name:
         return f"{path} is of step {content['step']}; its folder is {folder.name}"
     return content
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f]{64}", value))
+
+
+def _is_array(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"dtype", "shape", "sha256"}
+        and isinstance(value["dtype"], str)
+        and isinstance(value["shape"], list)
+        and all(type(size) is int for size in value["shape"])
+        and _is_digest(value["sha256"])
+    )
+
+
+def _is_file(name: str, value: Any) -> bool:
+    """Whether it is a file of the checkpoint's own folder."""
+    path = PurePosixPath(name)
+    inside = path.name != "" and not path.is_absolute() and ".." not in path.parts
+    return (
+        inside
+        and "\0" not in name
+        and isinstance(value, dict)
+        and value.keys() == {"bytes", "sha256"}
+        and type(value["bytes"]) is int
+        and _is_digest(value["sha256"])
+    )
+
+
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "format": lambda value: type(value) is int and value == FORMAT,
+    "step": lambda value: type(value) is int and value >= 0,
+    "note": lambda value: isinstance(value, dict),
+    "valid_accuracy": lambda value: value is None or type(value) in (int, float),
+    "arrays": lambda value: isinstance(value, dict) and all(map(_is_array, value.values())),
+    "files": lambda value: (
+        isinstance(value, dict) and all(_is_file(name, file) for name, file in value.items())
+    ),
+}
+"""What a record consists of, and what each part looks like."""

@@ -156,7 +156,7 @@ def test_checkpoint_of_a_later_format_is_left_alone(sound, tmp_path, monkeypatch
     with monkeypatch.context() as later:
         later.setattr(checkpoint_record, "FORMAT", 3)
         checkpoint_record.write_record(inside, 8, {"version": "9.1"}, None, {})
-    with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match=r"format 3.* 9\.1"):
+    with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match=r"is of format 3"):
         checkpoints.tidy()
     assert inside.is_dir()
 
