@@ -1,5 +1,6 @@
 """Training from beginning to end, interrupted and not, on a tiny experiment."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,7 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmfer_jax import checkpoint, evaluate, feeding, run_folder, sharding, state, steps, train
+from dmfer_jax import (
+    checkpoint,
+    checkpoint_record,
+    evaluate,
+    feeding,
+    run_folder,
+    sharding,
+    state,
+    steps,
+    train,
+)
 from dmfer_jax.data import builds, sources
 from dmfer_jax.errors import UserError
 from dmfer_jax.optimizer import make_optimizer
@@ -110,6 +121,18 @@ def test_run_goes_on_from_the_checkpoint_before_a_damaged_one(
     assert report["checkpoints"] == whole_report["checkpoints"]
     assert logged(workdir) == logged(whole)
     jax.tree.map(np.testing.assert_array_equal, saved_state(whole), saved_state(workdir))
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_checkpoint_that_cannot_be_written_stops_the_run(tiny_config, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    tiny_config.train.checkpoint_every = 2
+    monkeypatch.setattr(checkpoint_record, "write_record", fail)
+    with pytest.raises(UserError, match=r"checkpoint of step 2 could not .* No space left on dev"):
+        train.train(tiny_config, tmp_path / "run")
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
 @pytest.mark.usefixtures("without_figures")
