@@ -100,6 +100,8 @@ def _with_found_config(argv: list[str]) -> list[str]:
 def _quiet_libraries() -> None:
     """Keeps to warnings; Orbax alone says thirty lines a checkpoint."""
     logging.set_verbosity(logging.WARNING)
+    # With a traceback, what it raises as an error anyway.
+    std_logging.getLogger("absl").addFilter(lambda record: "/orbax/" not in record.pathname)
     std_logging.getLogger("jax").setLevel(std_logging.WARNING)
     quiet_decoder()
     if isinstance(sys.stdout, io.TextIOWrapper):
