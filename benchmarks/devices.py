@@ -59,7 +59,7 @@ def main() -> None:
     """Trains over each number of devices in both types, prints a table and writes the report."""
     parser = argparse.ArgumentParser(description="Checks that devices change no result.")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--learning_rate", type=float, default=0.01)
+    parser.add_argument("--learning_rate", type=float, default=0.001)
     parser.add_argument("--data_dir", default=DATA_DIR, help="where built records are kept")
     parser.add_argument("--out", type=Path, help="a JSON file to write")
     options = parser.parse_args()
