@@ -10,7 +10,7 @@ the last checkpoint, the report's scores, and every line of the log but for spee
 
 import argparse
 import json
-import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,11 +61,13 @@ def main() -> None:
         began, whole = time.monotonic(), Path(folder) / "whole_again"
         finish(whole, options.epochs)
         seconds = time.monotonic() - began
-        moments = np.random.default_rng(options.seed).uniform(0, seconds, options.trials)
-        rows = []
-        for number, moment in enumerate(moments.tolist(), 1):
-            workdir = Path(folder) / str(number)
-            killed = kill(workdir, options.epochs, moment, in_flight=number % 2 == 0)
+        random, rows = np.random.default_rng(options.seed), []
+        for number in range(1, options.trials + 1):
+            workdir, killed = Path(folder) / str(number), None
+            while not killed:  # not even begun where the run was over before
+                shutil.rmtree(workdir, ignore_errors=True)
+                moment = random.uniform(0, seconds)
+                killed = kill(workdir, options.epochs, moment, in_flight=number % 2 == 0)
             finish(workdir, options.epochs)
             rows.append({"trial": number, **killed, **compare(whole, workdir)})
             print(rows[-1], flush=True)
@@ -96,7 +98,7 @@ def finish(workdir: Path, epochs: int) -> None:
         raise UserError(f"training in {workdir} ended with {done.returncode}: {done.stderr[-500:]}")
 
 
-def kill(workdir: Path, epochs: int, moment: float, in_flight: bool) -> dict[str, Any]:
+def kill(workdir: Path, epochs: int, moment: float, in_flight: bool) -> dict[str, Any] | None:
     """Begins to train and kills the process.
 
     Args:
@@ -107,7 +109,8 @@ def kill(workdir: Path, epochs: int, moment: float, in_flight: bool) -> dict[str
 
     Returns:
       `killed_after` in seconds, `log_step`, the last step that the log tells of, and
-      `save_in_flight`, whether there was a checkpoint that was not complete.
+      `save_in_flight`, whether there was a checkpoint that was not complete. None if the run was
+      over by then.
     """
     process = subprocess.Popen(
         command(workdir, epochs), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -117,8 +120,9 @@ def kill(workdir: Path, epochs: int, moment: float, in_flight: bool) -> dict[str
     while in_flight and process.poll() is None and not _unfinished(workdir):
         time.sleep(0.001)
     killed_after = time.monotonic() - began
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    if process.wait() != -signal.SIGKILL:
+        return None
     rows = read_jsonl(workdir / "metrics.jsonl")
     return {
         "killed_after": round(killed_after, 2),
