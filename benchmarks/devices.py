@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def train_all(
-    settings: dict[str, Any], meshes: Sequence[int], folder: Path
+    settings: dict[str, Any], meshes: Sequence[int], folder: Path, hosts: bool = True
 ) -> dict[tuple[str, str], dict[str, np.ndarray]]:
     """Trains over some numbers of devices of one process, and over two processes.
 
@@ -100,6 +100,7 @@ def train_all(
         layers are XLA's and one block makes a stage, which compiles sooner; `jax` is options of it.
       meshes: numbers of devices, 1 first.
       folder: gets what each training left.
+      hosts: whether to train over two processes, too.
 
     Returns:
       {(layout, type): arrays}, those of `train`.
@@ -107,11 +108,12 @@ def train_all(
     configs_made = make_config(settings["changes"])
     ensure_built(configs_made.data.dataset, "", configs_made.data.data_dir)
     run_processes([{**settings, "devices": max(meshes), "meshes": list(meshes)}], folder)
-    pair = {**settings, "devices": 2, "meshes": [4], "processes": 2}
-    pair["coordinator"] = f"localhost:{free_port()}"
-    run_processes([{**pair, "process": process} for process in range(2)], folder)
     names = {f"1x{n}": f"{n} device{'s' * (n > 1)}" for n in meshes}
-    names["2x4"] = "2 processes x 2 devices"
+    if hosts:
+        pair = {**settings, "devices": 2, "meshes": [4], "processes": 2}
+        pair["coordinator"] = f"localhost:{free_port()}"
+        run_processes([{**pair, "process": process} for process in range(2)], folder)
+        names["2x4"] = "2 processes x 2 devices"
     found = {}
     for key, name in names.items():
         for dtype in settings["types"]:

@@ -46,7 +46,7 @@ def inputs() -> dict[str, st.SearchStrategy[bytes]]:
         "weights file": edited(whole),
         "weights pickle": st.builds(
             _packed(entries, legacy),
-            st.one_of(*[edited([pickled])] * 3, mutated, programs),
+            st.one_of(st.just(pickled), *[edited([pickled])] * 3, mutated, programs),
             st.booleans(),
         ),
     }

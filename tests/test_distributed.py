@@ -181,6 +181,7 @@ figures.draw_report_figures = lambda *_: None
 distributed.start(coordinator, 2, process, timeout=120)
 config = conftest.make_tiny_config(data_dir)
 config.optimizer.learning_rate = 0.1
+config.model.scales, config.model.attention = "deep", "none"
 
 honest, compile_step, compiled = feeding.Feed.train_batches, train.compile_train_step, []
 def slowly(self, *args, **options):
@@ -216,6 +217,7 @@ def calm_config(data_dir) -> ConfigDict:
     """The tiny experiment, learning so slowly that differences of rounding grow little."""
     config = make_tiny_config(data_dir)
     config.optimizer.learning_rate = 0.1
+    config.model.scales, config.model.attention = "deep", "none"  # compile sooner
     return config
 
 

@@ -96,6 +96,7 @@ def test_command_leaves_a_report_figures_and_a_last_line_of_json(
 ):
     given = {"workdir": workdir, "lists": str(lists), **places}
     absent = {"splits": [], "stress": False, "source": "", "checkpoint": "last"}
+    absent |= {"coordinator": "", "processes": None, "process": None}
     options = SimpleNamespace(**given, **absent)
     monkeypatch.setattr(evaluate, "flags", SimpleNamespace(FLAGS=options))
     evaluate.main([])

@@ -103,15 +103,18 @@ def test_fetched_array_is_whole(mesh):
     np.testing.assert_array_equal(sharding.fetch(placed), numbers)
 
 
-def test_training_is_the_same_over_any_number_of_devices_and_hosts(data_dir, tmp_path):
+def test_training_is_the_same_over_any_number_of_devices(data_dir, tmp_path):
     """In float64, so that only the order of additions is left, at 1e-16 of a value each.
 
-    `python benchmarks/devices.py` does the same over 2 and 4 devices, too, and in float32.
+    `python benchmarks/devices.py` does the same over 2 and 4 devices and over two processes, too,
+    with the whole network and in float32. Two processes are in test_distributed.py.
     """
     settings = {
         "changes": {
             **devices.CHANGES,
             "optimizer.learning_rate": 0.1,
+            "model.scales": "deep",
+            "model.attention": "none",
             "data.data_dir": str(data_dir),
         },
         "steps": 20,
@@ -119,13 +122,13 @@ def test_training_is_the_same_over_any_number_of_devices_and_hosts(data_dir, tmp
         "quick": True,
         "jax": {"jax_disable_most_optimizations": True},
     }
-    found = devices.train_all(settings, (1, 8), tmp_path)
+    found = devices.train_all(settings, (1, 8), tmp_path, hosts=False)
     rows = devices.compare(found)
-    assert [row["layout"] for row in rows] == ["8 devices", "2 processes x 2 devices"]
+    assert [row["layout"] for row in rows] == ["8 devices"]
     for row in rows:
         assert row["same_batches"]
         assert max(row["loss"], *row["differences"].values()) < 1e-9, row
     # They are trainings: the state has moved.
     alone = found["1 device", "float64"]
-    assert alone["losses"][-1] < alone["losses"][0]
+    assert np.ptp(alone["losses"]) > 0.1
     assert len(np.unique(alone["positions"][:3])) == 48  # an epoch is each record once

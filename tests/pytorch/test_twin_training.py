@@ -84,7 +84,8 @@ def test_training_gives_the_same_losses_and_the_same_state(changes):
         twin_curve.append({name: float(value) for name, value in scalars.items()})
 
     for found, expected in zip(twin_curve, curve, strict=True):
-        assert found == pytest.approx(expected, rel=1e-4)
+        known = {name: expected[name] for name in found}  # the log has more of ours
+        assert found == pytest.approx(known, rel=1e-4)
     assert curve[-1]["loss"] < 0.99 * curve[0]["loss"]
     np.testing.assert_allclose(
         np.asarray(trainer.centers), np.asarray(train_state.centers), atol=1e-4
