@@ -73,7 +73,7 @@ def test_a_kernel_gradient_is_the_same_in_one_chunk_and_in_many(size, stride, mo
         draw(6, side, side, 5, seed=2),
     )
     monkeypatch.setattr(convolution, "_SMALL_MAP", 0)
-    gradient = functools.partial(convolution._kernel_gradient, stride)
+    gradient = functools.partial(convolution._kernel_gradient, stride, size // 2)
     whole = gradient(x, kernel, dy)
     monkeypatch.setattr(convolution, "_CHUNK_BYTES", 2 * side**2 * (6 * 4 + 3 * 5) * 4)
     monkeypatch.setattr(winograd, "_CACHED_BYTES", 2 * 16 * 5 * 5 * (4 + 5) * 4)
