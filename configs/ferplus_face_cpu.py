@@ -1,6 +1,6 @@
 """DMFER on FERPlus from face weights: two CPU cores.
 
-  python -m dmfer_jax.train --config=configs/ferplus_face_cpu.py --config.data.source=path/to/fer2013
+  python -m dmfer_jax.train --config=configs/ferplus_face_cpu.py --config.data.source=path/to/folder
 
 The full method on the face recognition network that lies in this package: both scales, channel
 self-attention, center cosine loss. Trained on the FER+ vote distributions and scored by the

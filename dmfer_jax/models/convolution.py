@@ -48,7 +48,7 @@ def convolve(
       x: `[n, h, w, c]`.
       kernel: `[k, k, c / groups, o]`.
       window_strides: of rows and of columns.
-      padding: ((top, bottom), (left, right)).
+      padding: ((top, bottom), (left, right)). Half of an odd kernel all round, or none, is fast.
       feature_group_count: groups; 1 unless depthwise.
       **others: of `lax.conv_general_dilated`.
 
@@ -87,7 +87,7 @@ def is_product(size: int, height: int, width: int) -> bool:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _convolve(stride: int, margin: int, x: Array, kernel: Array) -> Array:
-    """A convolution of an odd kernel on a CPU, each side padded by a margin: half of it, or none."""
+    """A convolution of an odd kernel on a CPU; the margin, half of it or 0, is padded all round."""
     size, _, c, o = kernel.shape
     n, h, w, _ = x.shape
     height, width = ((extent + 2 * margin - size) // stride + 1 for extent in (h, w))

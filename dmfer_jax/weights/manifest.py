@@ -1,7 +1,7 @@
 """Reads the weights of a TensorFlow.js model: a manifest in JSON beside files of bytes.
 
-The manifest lists groups of files and the tensors that lie in them, end to end. A tensor is float32,
-or it is quantized: whole numbers q that stand for q * scale + min.
+The manifest lists groups of files and the tensors that lie in them, end to end. A tensor is
+float32, or it is quantized: whole numbers q that stand for q * scale + min.
 """
 
 import math
@@ -119,8 +119,8 @@ def _read_files(names: list[Any], folder: Path, size: int) -> bytes:
     if len(data) != size:
         found = f"{len(data):,}" if len(data) < size else "more"
         raise UserError(
-            f"its tensors need {size:,} bytes, and {', '.join(map(str, names)):.80} has {found}: it "
-            "is damaged or of another model; get both files again"
+            f"its tensors need {size:,} bytes, and {', '.join(names):.80} has {found}: it is "
+            "damaged or of another model; get both files again"
         )
     return data
 
@@ -136,7 +136,7 @@ def _decode(entry: dict[str, Any], data: bytes) -> np.ndarray:
 
 def _number(quantization: dict[str, Any], name: str) -> float:
     value = quantization.get(name)
-    if type(value) not in (int, float):
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise UserError(f"it quantizes by {name} = {value!r:.40}; expected a number")
     try:
         return float(value)
