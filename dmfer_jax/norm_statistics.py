@@ -103,7 +103,7 @@ def _fit(params: Any, stats: Any, seen: Any) -> tuple[Any, Any]:
     """Returns the params and statistics below a path."""
     if "norm" not in params:
         below = {name: _fit(branch, stats[name], seen[name]) for name, branch in params.items()}
-        return tuple({name: pair[i] for name, pair in below.items()} for i in (0, 1))
+        return {n: pair[0] for n, pair in below.items()}, {n: pair[1] for n, pair in below.items()}
     (moments,) = seen["conv"]["__call__"]
     mean = moments["mean"].mean(0)
     var = moments["var"].mean(0) + moments["mean"].var(0)
