@@ -18,6 +18,7 @@ import dmfer_jax
 from dmfer_jax import command, run_folder, sharding
 from dmfer_jax.config import split_dataset, validate
 from dmfer_jax.data import preprocessing
+from dmfer_jax.loss_options import network_options
 from dmfer_jax.reporting import report as reports
 from dmfer_jax.reporting import writers
 from dmfer_jax.state import TrainState
@@ -51,7 +52,7 @@ def export(workdir: Path, which: str, out: Path, *, licence: str = "", notes: st
         image_size=options.image_size,
         channels=options.channels,
         preprocessing=preprocessing.describe(options.image_size, options.channels),
-        model={**config.model.to_dict(), "learned_centers": config.loss.centers == "learned"},
+        model=network_options(config),
         training=_describe_training(which, config, train_state, note),
         scores=_find_scores(workdir, options.valid_split, int(train_state.step)),
         code_version=dmfer_jax.__version__,
