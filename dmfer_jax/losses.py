@@ -132,6 +132,7 @@ def attentive_center(embedding: Array, centers: Array, attention: Array, targets
 
     1/2 sum_d a_d (x_d - c_yd)^2
 
+    Nothing but the cross-entropy keeps the weights a from going to 0, there as here.
     The gradient is that of this formula, and one optimizer is for all. In the published code
     (github.com/amirhfarzaneh/dacl) centers have an optimizer of their own, and their gradient is
     without the weight lambda and averaged by class, as in the rule for centers in the state.

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -184,5 +185,5 @@ def test_what_a_loss_asks_of_the_network_and_the_flip_average_are_in_the_file(
     found, mirrored = predictor(images), predictor(images[:, :, ::-1])
     np.testing.assert_allclose(mirrored.probabilities, found.probabilities, rtol=1e-4)
     _, variables = load_portable(tmp_path / "model.safetensors")
-    outputs: Any = jax.jit(expected.apply)(variables, augment.normalize(images))
+    outputs: Any = jax.jit(expected.apply)(variables, augment.normalize(jnp.asarray(images)))
     np.testing.assert_allclose(found.probabilities, jax.nn.softmax(outputs.logits), rtol=1e-4)

@@ -5,6 +5,7 @@ network for facial expression recognition in the wild* (2024). What the abstract
 attribute here.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -95,8 +96,7 @@ class Dmfer(nn.Module):
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         layers = {"folded": self.folded, **types}
         pairs = self.flip_average and not train
-        if pairs:
-            images = beside_mirror_images(images)  # [2n, h, w, 1 or 3]
+        images = beside_mirror_images(images) if pairs else images  # [n or 2n, h, w, 1 or 3]
         stages = ResNet(
             **BACKBONES[self.backbone],
             stem=self.stem,
@@ -120,21 +120,18 @@ class Dmfer(nn.Module):
             x = keep_top_channels(x, self.embedding)
         embedding = x.mean(axis=(1, 2))
         embedding = embedding.astype(jnp.promote_types(x.dtype, jnp.float32))  # [n, C]
-        attention = None
+        attention = centers = None
         if self.attentive:
             attention = AttentionNetwork(name="attentive", **layers)(x, train)
         if pairs:
             embedding, attention = jax.tree.map(mean_of_pairs, (embedding, attention))
-        centers = None
         if self.learned_centers:
             shape = (self.num_classes, self.embedding)
             centers = self.param("centers", nn.initializers.normal(1.0), shape, jnp.float32)
         y = nn.Dropout(self.dropout, deterministic=not train)(embedding)
-        options = {"param_dtype": self.param_dtype, "name": "head"}
-        if self.cosine_scale is None:
-            logits = nn.Dense(self.num_classes, **options)(y)
-        else:
-            logits = CosineHead(self.num_classes, self.cosine_scale, **options)(y)
+        cosine = partial(CosineHead, scale=self.cosine_scale)
+        head = nn.Dense if self.cosine_scale is None else cosine
+        logits = head(self.num_classes, param_dtype=self.param_dtype, name="head")(y)
         return Outputs(logits, embedding, centers, attention)
 
 

@@ -113,16 +113,11 @@ class Dmfer(nn.Module):
             self.compress: nn.Module = ConvNorm(features, embedding, 1, relu=False)
         else:
             self.compress = TopChannels(embedding) if scales == "both" else nn.Identity()
-        self.attentive = None
-        if attentive:
-            side = self.backbone.side_of_features(image_size)
-            self.attentive = AttentionNetwork(embedding, side)
+        side = self.backbone.side_of_features(image_size)
+        self.attentive = AttentionNetwork(embedding, side) if attentive else None
         self.flip_average = flip_average
         self.dropout = nn.Dropout(dropout)
-        if cosine_scale is None:
-            self.head = nn.Linear(embedding, num_classes)
-        else:
-            self.head = CosineHead(embedding, num_classes, cosine_scale)
+        self.head = make_head(embedding, num_classes, cosine_scale)
         centers = nn.Parameter(torch.randn(num_classes, embedding)) if learned_centers else None
         self.register_parameter("centers", centers)
 
@@ -139,6 +134,13 @@ class Dmfer(nn.Module):
             embedding = _mean_of_halves(embedding)
             attention = None if attention is None else _mean_of_halves(attention)
         return Outputs(self.head(self.dropout(embedding)), embedding, self.centers, attention)
+
+
+def make_head(inputs: int, classes: int, cosine_scale: float | None) -> nn.Linear:
+    """Returns a linear head, or the one of scaled cosines."""
+    if cosine_scale is None:
+        return nn.Linear(inputs, classes)
+    return CosineHead(inputs, classes, cosine_scale)
 
 
 def _mean_of_halves(rows: Tensor) -> Tensor:
@@ -302,6 +304,6 @@ class CosineHead(nn.Linear):
         super().__init__(inputs, classes, bias=False)
         self.scale = scale
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, input: Tensor) -> Tensor:  # noqa: D102
         unit = F.normalize(self.weight, dim=-1, eps=1e-6)
-        return self.scale * F.linear(F.normalize(x, dim=-1, eps=1e-6), unit)
+        return self.scale * F.linear(F.normalize(input, dim=-1, eps=1e-6), unit)
