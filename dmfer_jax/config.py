@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dmfer_jax.errors import UserError
+from dmfer_jax.loss_options import MARGIN_HEADS, has_centers
 
 DATASETS: tuple[str, ...] = ("synthetic_faces", "ferplus", "rafdb", "affectnet", "folder")
 """Datasets there are builders for; "name/variant" is one of several builds of the same, such as
@@ -78,14 +79,17 @@ def get_config() -> ConfigDict:
     model.depthwise = False  # 3x3 depthwise convolutions behind q, k and v
     model.compress = "conv"  # conv | top
     model.dropout = 0.0
+    # When not training: the mean of the embeddings of the image and of its mirror image
+    model.flip_average = False
     model.frozen_stages = 0  # n: the stem and stages 1 to n stay as they are, BatchNorm too
     model.dtype = "float32"  # computed in float32 | bfloat16; parameters stay float32
 
     config.loss = loss = ConfigDict()
-    loss.name = "center_cosine"  # none, or one of losses.LOSSES
+    # none, or one of losses.LOSSES; cosface and arcface replace cross-entropy and linear head
+    loss.name = "center_cosine"
     loss.weight = 0.1  # lambda: cross-entropy + weight * center loss
-    loss.scale = 30.0  # s
-    loss.margin = 0.2  # m
+    loss.scale = 30.0  # s; cosface and arcface were published with 64
+    loss.margin = 0.2  # m; cosface was published with 0.35, arcface with 0.5 (radians)
     loss.beta = 1.0  # weight of the repulsion in the island forms
     loss.centers = "state"  # state (moved by rule) | learned (moved by the optimizer)
     loss.center_rate = 0.5  # alpha of the rule
@@ -141,6 +145,9 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
         "center_cosine_triplet",
         "center",
         "island",
+        "affinity",
+        "attentive_center",
+        *MARGIN_HEADS,
     ),
     "loss.centers": ("state", "learned"),
     "loss.class_weights": ("none", "balanced"),
@@ -271,8 +278,16 @@ def _validate_combinations(model: ConfigDict, loss: ConfigDict) -> None:
             f"config.model.heads is {model.heads}, which does not divide the {tokens} "
             "channels that attention works on (embedding times scales)"
         )
-    if loss.name == "none" and loss.centers == "learned":
-        raise UserError("config.loss.centers is 'learned', but config.loss.name is 'none'")
+    if loss.centers == "learned" and not has_centers(loss):
+        raise UserError(
+            f"config.loss.centers is 'learned', but config.loss.name is {loss.name!r}, which has "
+            "no class centers; set config.loss.centers=state"
+        )
+    if loss.name == "arcface" and loss.margin < 0:
+        raise UserError(
+            f"config.loss.margin is {loss.margin!r}; for config.loss.name=arcface it is an angle "
+            "in radians that is added, and must be 0 to 1"
+        )
     if loss.name in ("center_cosine_island", "island") and loss.centers == "state" and loss.beta:
         raise UserError(
             f"config.loss.name is {loss.name!r}, whose repulsion of centers has no effect on "

@@ -20,6 +20,7 @@ from dmfer_jax import command, run_folder, sharding
 from dmfer_jax.config import split_dataset, validate
 from dmfer_jax.data import preprocessing
 from dmfer_jax.errors import UserError
+from dmfer_jax.loss_options import network_options
 from dmfer_jax.reporting import report as reports
 from dmfer_jax.reporting import writers
 from dmfer_jax.state import TrainState
@@ -63,13 +64,15 @@ def export(
     validate(config)
     one_device = sharding.make_mesh(jax.devices()[:1])
     _, train_state, note = load_trained(workdir, which, config, one_device)
+    variables = jax.device_get(train_state.eval_variables())
+    model, variables = _calibrate(network_options(config), variables, temperature)
     options: Any = config.data
     manifest = Manifest(
         labels=tuple(note["labels"]),
         image_size=options.image_size,
         channels=options.channels,
         preprocessing=preprocessing.describe(options.image_size, options.channels),
-        model={**config.model.to_dict(), "learned_centers": config.loss.centers == "learned"},
+        model=model,
         training={
             **_describe_training(which, config, train_state, note),
             "temperature": temperature,
@@ -79,13 +82,19 @@ def export(
         licence=licence,
         notes=notes,
     )
-    variables = jax.device_get(train_state.eval_variables())
-    head = {
-        name: leaf / np.float32(temperature) for name, leaf in variables["params"]["head"].items()
-    }
-    variables = {**variables, "params": {**variables["params"], "head": head}}
     save_portable(out, variables, manifest, half=half)
     return manifest
+
+
+def _calibrate(
+    model: dict[str, Any], variables: dict[str, Any], temperature: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the network's options and variables, its logits divided by a temperature."""
+    if model["cosine_scale"] is not None:
+        return {**model, "cosine_scale": model["cosine_scale"] / temperature}, variables
+    params = variables["params"]
+    head = {name: leaf / np.float32(temperature) for name, leaf in params["head"].items()}
+    return model, {**variables, "params": {**params, "head": head}}
 
 
 def _describe_training(

@@ -1,5 +1,6 @@
 """Makes a predictor of a portable file: what it says of itself is all that is needed."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -95,20 +96,38 @@ def make_network(manifest: Manifest) -> Dmfer:
             f"does: {', '.join(map(repr, differs)):.200} of its preprocessing; install the release "
             f"that wrote it, {manifest.code_version!r:.40}"
         )
-    return state.make_model(_config_of(manifest), len(manifest.labels))
+    options = dict(manifest.model)
+    of_loss = _take_options_of_loss(options)
+    config = _config_of(manifest, options)
+    return state.make_model(config, len(manifest.labels)).clone(**of_loss)
 
 
 _LARGEST = {"width": 16, "embedding": 2**14, "heads": 2**14}
 """Of options without a bound of their own; tracing a network asks for no more memory than these."""
 
 
-def _config_of(manifest: Manifest) -> ConfigDict:
+def _take_options_of_loss(options: dict[str, Any]) -> dict[str, Any]:
+    """Takes out of a manifest's options those that its loss asked for (`network_options`)."""
+    found = {
+        "learned_centers": options.pop("learned_centers", None),
+        "attentive": options.pop("attentive", False),
+        "cosine_scale": options.pop("cosine_scale", None),
+    }
+    for name in ("learned_centers", "attentive"):
+        if not isinstance(found[name], bool):
+            raise UserError(f"the network's {name} is {found[name]!r:.40}; expected true or false")
+    scale = found["cosine_scale"]
+    if scale is not None and not (isinstance(scale, float) and 0 < scale < math.inf):
+        raise UserError(
+            f"the network's cosine_scale is {scale!r:.40}; expected null, or a number above 0 such "
+            "as 64.0"
+        )
+    return found
+
+
+def _config_of(manifest: Manifest, options: Mapping[str, Any]) -> ConfigDict:
     """An experiment with the manifest's network, valid as if a user had asked for it."""
     config = get_config()
-    options = dict(manifest.model)
-    learned = options.pop("learned_centers", None)
-    if not isinstance(learned, bool):
-        raise UserError(f"the network's learned_centers is {learned!r:.40}; expected true or false")
     for name, value in options.items():
         if name not in config.model:
             raise UserError(
@@ -124,7 +143,6 @@ def _config_of(manifest: Manifest) -> ConfigDict:
             raise UserError(f"the network's {name} is {value!r:.40}; expected {_LARGEST[name]}")
         config.model[name] = value
     config.data.image_size, config.data.channels = manifest.image_size, manifest.channels
-    config.loss.centers = "learned" if learned else "state"
     validate(config)
     return config
 

@@ -1,4 +1,4 @@
-"""Losses on the embedding's class centers, and the update of those centers.
+"""Losses on the embedding's class centers, margin losses, and the update of the centers.
 
 Pure functions of arrays. A loss gives one value per example and never reduces: the training step
 masks and averages. Targets are distributions over the classes `[n, K]`; a one-hot row is a hard
@@ -9,7 +9,9 @@ cosine margin", compact classes, sparse centers. The three `center_cosine*` form
 reconstructions of it; the references are cited where they stand.
 """
 
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +37,7 @@ def cosine_to_centers(embedding: Array, centers: Array) -> Array:
 
 def cross_entropy(logits: Array, targets: Array, *, label_smoothing: float = 0.0) -> Array:
     """Returns the cross-entropy `[n]` of logits `[n, K]` against distributions `[n, K]`."""
-    smooth = targets * (1.0 - label_smoothing) + label_smoothing / targets.shape[-1]
-    return -jnp.sum(smooth * jax.nn.log_softmax(logits), axis=-1)
+    return -jnp.sum(_smooth(targets, label_smoothing) * jax.nn.log_softmax(logits), axis=-1)
 
 
 def center_cosine(
@@ -112,16 +113,123 @@ def island(embedding: Array, centers: Array, targets: Array, *, beta: float = 1.
     return center(embedding, centers, targets) + beta * repulsion
 
 
-LOSSES: dict[str, tuple[Callable[..., Array], tuple[str, ...]]] = {
-    "center_cosine": (center_cosine, ("scale", "margin")),
-    "center_cosine_island": (center_cosine_island, ("margin", "beta")),
-    "center_cosine_triplet": (center_cosine_triplet, ("margin",)),
-    "center": (center, ()),
-    "island": (island, ("beta",)),
-}
-"""Name -> (function, the fields of `config.loss` that it takes)."""
+def affinity(embedding: Array, centers: Array, targets: Array) -> Array:
+    """The affinity loss of DAN (Wen et al., *Distract Your Attention*, 2021).
 
-EUCLIDEAN_LOSSES: tuple[str, ...] = ("center", "island")
+    |x - c_y|^2 / sum_d var(c_d)
+
+    The variance of each dimension over the K centers is the unbiased one, as in the published code
+    (github.com/yaoing/DAN, AffinityLoss in rafdb.py). There the centers are learned, and their
+    variance keeps them apart; where they are moved by rule it only weighs. Shapes as in
+    `center_cosine`.
+    """
+    spread = jnp.sum(jnp.var(centers, axis=0, ddof=1))
+    return 2.0 * center(embedding, centers, targets) / jnp.maximum(spread, 1e-12)
+
+
+def attentive_center(embedding: Array, centers: Array, attention: Array, targets: Array) -> Array:
+    """The sparse center loss of DACL (Farzaneh and Qi, WACV 2021).
+
+    1/2 sum_d a_d (x_d - c_yd)^2
+
+    Nothing but the cross-entropy keeps the weights a from going to 0, there as here.
+    The gradient is that of this formula, and one optimizer is for all. In the published code
+    (github.com/amirhfarzaneh/dacl) centers have an optimizer of their own, and their gradient is
+    without the weight lambda and averaged by class, as in the rule for centers in the state.
+
+    Args:
+      embedding: `[n, C]`.
+      centers: `[K, C]`.
+      attention: a, `[n, C]` in 0 to 1, of `models.loss_parts.AttentionNetwork`.
+      targets: `[n, K]` distributions.
+
+    Returns:
+      `[n]`, one loss per example.
+    """
+    squared = jnp.square(embedding[:, None, :] - centers)  # [n, K, C]
+    return 0.5 * jnp.sum(targets * jnp.einsum("nkc,nc->nk", squared, attention), axis=-1)
+
+
+def cosface(
+    logits: Array,
+    targets: Array,
+    *,
+    scale: float = 64.0,
+    margin: float = 0.35,
+    label_smoothing: float = 0.0,
+) -> Array:
+    """The large margin cosine loss of CosFace (Wang et al., CVPR 2018), for the cross-entropy.
+
+    -log e^{s(cos(x,w_y)-m)} / (e^{s(cos(x,w_y)-m)} + sum_{j!=y} e^{s cos(x,w_j)})
+
+    Args:
+      logits: `[n, K]`, s cos(x, w_j), as `models.loss_parts.CosineHead` gives them.
+      targets: `[n, K]` distributions.
+      scale: s, of the logits.
+      margin: m.
+      label_smoothing: as of `cross_entropy`.
+
+    Returns:
+      `[n]`, one loss per example.
+    """
+    return _margin_entropy(logits, logits - scale * margin, targets, label_smoothing)
+
+
+def arcface(
+    logits: Array,
+    targets: Array,
+    *,
+    scale: float = 64.0,
+    margin: float = 0.5,
+    label_smoothing: float = 0.0,
+) -> Array:
+    """The additive angular margin loss of ArcFace (Deng et al., CVPR 2019), for the cross-entropy.
+
+    As `cosface`, with s cos(theta_y + m) for s(cos(x,w_y) - m), theta_y being the angle between x
+    and w_y. Beyond theta_y = pi - m that would rise again. There it is s (cos(theta_y) - m sin(m)),
+    as in the authors' code (github.com/deepinsight/insightface, arcface_torch/losses.py) unless it
+    is asked for its `easy_margin`, which has no margin beyond a right angle. Shapes and
+    `label_smoothing` as in `cosface`; `margin` is m in radians, 0 to 1.
+    """
+    cosine = logits / scale
+    # Below that a sine is rounding, and its gradient would not be finite.
+    sine = jnp.sqrt(jnp.maximum(1.0 - jnp.square(cosine), 1e-12))
+    turned = cosine * math.cos(margin) - sine * math.sin(margin)
+    opposite = cosine <= -math.cos(margin)
+    own = jnp.where(opposite, cosine - margin * math.sin(margin), turned)
+    return _margin_entropy(logits, scale * own, targets, label_smoothing)
+
+
+class Loss(NamedTuple):
+    """A loss by its name.
+
+    Attributes:
+      function: takes `inputs`, then the targets, then `fields` by name.
+      inputs: fields of the network's `Outputs`; "centers" may be those of the training state.
+      fields: of `config.loss`.
+    """
+
+    function: Callable[..., Array]
+    inputs: tuple[str, ...]
+    fields: tuple[str, ...]
+
+
+_ON_CENTERS = ("embedding", "centers")
+
+LOSSES: dict[str, Loss] = {
+    "center_cosine": Loss(center_cosine, _ON_CENTERS, ("scale", "margin")),
+    "center_cosine_island": Loss(center_cosine_island, _ON_CENTERS, ("margin", "beta")),
+    "center_cosine_triplet": Loss(center_cosine_triplet, _ON_CENTERS, ("margin",)),
+    "center": Loss(center, _ON_CENTERS, ()),
+    "island": Loss(island, _ON_CENTERS, ("beta",)),
+    "affinity": Loss(affinity, _ON_CENTERS, ()),
+    "attentive_center": Loss(attentive_center, (*_ON_CENTERS, "attention"), ()),
+    "cosface": Loss(cosface, ("logits",), ("scale", "margin", "label_smoothing")),
+    "arcface": Loss(arcface, ("logits",), ("scale", "margin", "label_smoothing")),
+}
+"""All that `config.loss.name` can be but "none"; `loss_options` tells what else follows from it."""
+
+EUCLIDEAN_LOSSES: tuple[str, ...] = ("center", "island", "affinity", "attentive_center")
 """Losses that measure distance, so their centers keep a length."""
 
 
@@ -169,6 +277,22 @@ def update_centers(
 def init_centers(key: Array, classes: int, dimensions: int) -> Array:
     """Returns random unit centers `[classes, dimensions]` float32."""
     return normalize(jax.random.normal(key, (classes, dimensions), jnp.float32))
+
+
+def _smooth(targets: Array, label_smoothing: float) -> Array:
+    return targets * (1.0 - label_smoothing) + label_smoothing / targets.shape[-1]
+
+
+def _margin_entropy(logits: Array, own: Array, targets: Array, label_smoothing: float) -> Array:
+    """Cross-entropy where `own` `[n, K]` has the logit of each class as it is when it is the label.
+
+    The label is drawn from the targets, and the loss is the expectation.
+    """
+    # Row k of [n, K, K] holds the logits as they are when k is the label.
+    is_label = jnp.eye(logits.shape[-1], dtype=bool)
+    as_label = jnp.where(is_label, own[:, None, :], logits[:, None, :])
+    log_probability = jnp.diagonal(jax.nn.log_softmax(as_label), axis1=1, axis2=2)
+    return -jnp.sum(_smooth(targets, label_smoothing) * log_probability, axis=-1)
 
 
 def _between_centers(centers: Array) -> Array:

@@ -10,6 +10,7 @@ import optax
 from ml_collections import ConfigDict
 
 from dmfer_jax import losses
+from dmfer_jax.loss_options import has_centers, network_options
 from dmfer_jax.models.dmfer import Dmfer
 
 
@@ -59,13 +60,8 @@ def random_key(seed: int, name: str, step: int | jax.Array = 0) -> jax.Array:
 
 def make_model(config: ConfigDict, num_classes: int) -> Dmfer:
     """Returns the network that the config describes."""
-    options = {name: value for name, value in config.model.items() if name != "dtype"}
-    return Dmfer(
-        num_classes=num_classes,
-        dtype=jnp.dtype(config.model.dtype),
-        learned_centers=config.loss.centers == "learned",
-        **options,
-    )
+    options = network_options(config)
+    return Dmfer(num_classes=num_classes, dtype=jnp.dtype(options.pop("dtype")), **options)
 
 
 def init_state(
@@ -78,7 +74,7 @@ def init_state(
     variables = model.lazy_init(random_key(config.seed, "weights"), images)
     params, batch_stats = variables["params"], variables["batch_stats"]
     centers = None
-    if config.loss.name != "none" and config.loss.centers == "state":
+    if has_centers(config.loss) and config.loss.centers == "state":
         key = random_key(config.seed, "centers")
         centers = losses.init_centers(key, model.num_classes, model.embedding)
     ema = {"params": params, "batch_stats": batch_stats} if config.optimizer.ema_decay else None

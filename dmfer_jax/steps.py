@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from dmfer_jax import losses, metrics
 from dmfer_jax.compiling import compiler_options
 from dmfer_jax.data import augment
+from dmfer_jax.loss_options import has_centers
 from dmfer_jax.models.dmfer import Dmfer, Outputs
 from dmfer_jax.sharding import batched, platform, replicated
 from dmfer_jax.state import TrainState, random_key
@@ -217,6 +218,8 @@ def example_losses(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the cross-entropy `[n]` and the center loss `[n]` (0 where there is none).
 
+    A margin head's loss is in place of the cross-entropy, with the margin on the label's logit.
+
     Args:
       config: of the experiment.
       outputs: of the network.
@@ -226,12 +229,16 @@ def example_losses(
     entropy = losses.cross_entropy(
         outputs.logits, targets, label_smoothing=config.loss.label_smoothing
     )
-    centers = outputs.centers if outputs.centers is not None else centers
-    if centers is None:
+    if config.loss.name == "none":
         return entropy, jnp.zeros_like(entropy)
-    function, fields = losses.LOSSES[config.loss.name]
+    if outputs.centers is None:
+        outputs = outputs._replace(centers=centers)
+    function, inputs, fields = losses.LOSSES[config.loss.name]
     arguments = {field: config.loss[field] for field in fields}
-    return entropy, function(outputs.embedding, centers, targets, **arguments)
+    loss = function(*(getattr(outputs, name) for name in inputs), targets, **arguments)
+    if has_centers(config.loss):
+        return entropy, loss
+    return loss, jnp.zeros_like(loss)
 
 
 def balanced_weights(targets: np.ndarray) -> np.ndarray:

@@ -111,6 +111,21 @@ def test_evaluation_step_on_four_devices(eval_step, variables):
     close(predict(eval_step, variables, split, 4), expected)
 
 
+def test_average_over_mirror_images_on_four_devices(model, variables, convolve_as_users_do):
+    eval_step = steps.make_eval_step(model.clone(flip_average=True), sharding.make_mesh())
+    split, others = make_split(12), make_split(12, seed=1)
+    expected = predict(eval_step, variables, split, 12)
+    images: Any = split.images
+    mirrored = replace(split, images=np.ascontiguousarray(images[:, :, ::-1]))
+    close(predict(eval_step, variables, mirrored, 12), expected)
+
+    beside = others.images[:].copy()
+    beside[4] = images[4]
+    found = predict(eval_step, variables, replace(split, images=beside), 12)
+    np.testing.assert_array_equal(found[4], expected[4])
+    assert (found[5] != expected[5]).any()
+
+
 @pytest.mark.parametrize("device_gib", [1, 0])  # gathered on the devices, or read ahead
 def test_padded_last_batch(eval_step, variables, device_gib):
     split = make_split(12)

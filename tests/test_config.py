@@ -10,6 +10,7 @@ import dmfer_jax
 from dmfer_jax import config as configs
 from dmfer_jax import losses
 from dmfer_jax.errors import UserError
+from dmfer_jax.loss_options import has_centers, network_options
 from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.models.resnet import BACKBONES
 
@@ -65,7 +66,7 @@ WRONG = {
     "model.dropout": [-0.1, 1.0],
     "model.frozen_stages": [-1, 5],
     "model.dtype": ["float16"],
-    "loss.name": ["arcface"],
+    "loss.name": ["softmax"],
     "loss.weight": [-0.1],
     "loss.scale": [0.0, -30.0],
     "loss.margin": [-1.1, 1.1],
@@ -108,7 +109,7 @@ def test_every_field_but_names_and_switches_has_a_wrong_value():
         for path in ([f"{name}.{f}" for f in values] if isinstance(values, dict) else [name])
     }
     free = {"data.source", "data.data_dir", "data.drop_classes", "init_from"}
-    assert paths - free - {"model.depthwise"} == WRONG.keys()
+    assert paths - free - {"model.depthwise", "model.flip_average"} == WRONG.keys()
 
 
 def test_nothing_is_scored_on_what_it_was_trained_on():
@@ -132,16 +133,32 @@ def test_heads_divide_the_channels_of_the_scales_in_use():
 def test_learned_centers_need_a_loss_that_learns_them():
     config = with_value("loss.centers", "learned")
     configs.validate(config)
-    config.loss.name = "none"
-    with pytest.raises(UserError, match=r"config\.loss\.centers is 'learned', but"):
-        configs.validate(config)
+    for name in ("none", "cosface", "arcface"):
+        config.loss.name = name
+        with pytest.raises(
+            UserError, match=rf"centers is 'learned', but .* is '{name}', which has"
+        ):
+            configs.validate(config)
 
 
 @pytest.mark.parametrize("name", losses.LOSSES)
 def test_every_loss_can_be_chosen(name):
     config = with_value("loss.name", name)
-    config.loss.centers = "learned"
+    config.loss.centers = "learned" if has_centers(config.loss) else "state"
     configs.validate(config)
+
+
+def test_losses_have_centers_that_take_them():
+    for name, loss in losses.LOSSES.items():
+        assert has_centers(with_value("loss.name", name).loss) == ("centers" in loss.inputs)
+    assert not has_centers(with_value("loss.name", "none").loss)
+
+
+def test_angle_of_arcface_is_not_taken_away():
+    config = with_value("loss.name", "arcface")
+    config.loss.margin = -0.1
+    with pytest.raises(UserError, match=r"config\.loss\.margin is -0\.1; .* 0 to 1"):
+        configs.validate(config)
 
 
 @pytest.mark.parametrize("name", ["center_cosine_island", "island"])
@@ -182,14 +199,16 @@ def test_no_option_is_dead(section):
 
 
 def test_no_option_of_the_loss_is_dead():
-    by_losses = {field for _, names in losses.LOSSES.values() for field in names}
+    by_losses = {field for loss in losses.LOSSES.values() for field in loss.fields}
     dead = [f for f in fields("loss") if f not in by_losses and not read_in_package("loss", f)]
     assert dead == []
 
 
 def test_every_option_of_the_model_is_an_attribute_of_the_network_and_the_other_way_round():
-    own = {"num_classes", "learned_centers", "folded", "param_dtype", "parent", "name"}
-    assert set(fields("model")) == Dmfer.__dataclass_fields__.keys() - own
+    own = {"num_classes", "folded", "param_dtype", "parent", "name"}
+    given = network_options(configs.get_config())
+    assert given.keys() == Dmfer.__dataclass_fields__.keys() - own
+    assert given.keys() - set(fields("model")) == {"learned_centers", "attentive", "cosine_scale"}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import dmfer_jax
-from dmfer_jax import checkpoint, export, loading, run_folder, sharding
+from dmfer_jax import checkpoint, export, loading, run_folder, sharding, state
+from dmfer_jax.data import augment
 from dmfer_jax.errors import UserError
 from dmfer_jax.labels import EXPRESSION_NAMES
 from dmfer_jax.predictor import Predictor
@@ -165,6 +167,12 @@ def change(exported: Path, out: Path, **changes: Any) -> Path:
         ({"model": {"dtype": "object"}}, r"config\.model\.dtype is 'object'"),
         ({"model": {"learned_centers": 1}}, "learned_centers is 1; expected true or false"),
         ({"model": {"learned_centers": True}}, "params/centers is missing; expected"),
+        ({"model": {"attentive": 1}}, "attentive is 1; expected true or false"),
+        ({"model": {"attentive": True}}, "attentive/.* is missing; expected"),
+        ({"model": {"cosine_scale": 0.0}}, r"cosine_scale is 0\.0; expected null, or a number"),
+        ({"model": {"cosine_scale": "64"}}, "cosine_scale is '64'; expected null, or a number"),
+        ({"model": {"cosine_scale": 64.0}}, r"params/head/bias is \(8,\); expected none"),
+        ({"model": {"flip_average": 1}}, "flip_average is 1; expected a value such as False"),
         ({"model": {"stem": "imagenet"}}, r"stem/conv/kernel is \(3, 3, 3, 8\); expected \(7, 7"),
         ({"model": {"attention": "none"}}, "params/attention.* expected none"),
         ({"model": {"width": 0.25}}, "the weights are not those of the network"),
@@ -178,6 +186,31 @@ def test_file_of_another_network_than_it_says_is_refused(exported, tmp_path, cha
 
 def test_option_that_came_later_has_its_default(exported):
     manifest, _ = load_portable(exported)
-    options = {name: value for name, value in manifest.model.items() if name != "depthwise"}
+    later = ("depthwise", "flip_average", "attentive", "cosine_scale")
+    options = {name: value for name, value in manifest.model.items() if name not in later}
+    assert len(options) == len(manifest.model) - len(later)
     older: Manifest = dataclasses.replace(manifest, model=options)
     assert loading.make_network(older) == loading.make_network(manifest)
+
+
+@pytest.mark.parametrize("name", ["cosface", "attentive_center"])
+def test_what_a_loss_asks_of_the_network_and_the_flip_average_are_in_the_file(
+    name, data_dir, tmp_path
+):
+    config = make_tiny_config(data_dir)
+    config.model.scales, config.model.attention, config.model.flip_average = "deep", "none", True
+    config.loss.name, config.loss.scale = name, 64.0
+    workdir = save_random_run(tmp_path / "run", config, ("happy", "sad"))
+    manifest = export.export(workdir, "last", tmp_path / "model.safetensors")
+    scale = 64.0 if name == "cosface" else None
+    expected = state.make_model(config, 2)
+    assert (expected.cosine_scale, expected.attentive) == (scale, name == "attentive_center")
+    assert loading.make_network(manifest) == expected
+
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    predictor = loading.load_predictor(tmp_path / "model.safetensors", buckets=(2,))
+    found, mirrored = predictor(images), predictor(images[:, :, ::-1])
+    np.testing.assert_allclose(mirrored.probabilities, found.probabilities, rtol=1e-4)
+    _, variables = load_portable(tmp_path / "model.safetensors")
+    outputs: Any = jax.jit(expected.apply)(variables, augment.normalize(jnp.asarray(images)))
+    np.testing.assert_allclose(found.probabilities, jax.nn.softmax(outputs.logits), rtol=1e-4)

@@ -37,8 +37,8 @@ def tiny(**changes: Any) -> Dmfer:
 VARIANTS = [
     {"stem": "imagenet", "scales": "deep"},
     {"backbone": "resnet50", "scales": "shallow", "attention": "squeeze_excite"},
-    {"attention": "none", "learned_centers": True},
-    {"depthwise": True, "compress": "top", "stem_stride": 2},
+    {"attention": "none", "learned_centers": True, "attentive": True, "flip_average": True},
+    {"depthwise": True, "compress": "top", "stem_stride": 2, "cosine_scale": 64.0},
 ]
 
 

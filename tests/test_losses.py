@@ -1,4 +1,4 @@
-"""Losses and the center update against formulas written out in NumPy, in float64."""
+"""Losses against formulas written out in NumPy, in float64."""
 
 import functools
 from collections.abc import Callable
@@ -12,10 +12,15 @@ from jax.test_util import check_grads
 
 from dmfer_jax import losses
 from dmfer_jax.config import get_config
-from dmfer_jax.metrics import center_report
-
-EXAMPLES, CLASSES, DIMENSIONS = 6, 4, 5
-LABELS = np.array([0, 3, 1, 1, 2, 0])
+from tests.loss_inputs import (
+    CLASSES,
+    DIMENSIONS,
+    EXAMPLES,
+    LABELS,
+    draw,
+    hard_targets,
+    soft_targets,
+)
 
 ARGUMENTS: dict[str, dict[str, float]] = {
     "center_cosine": {"scale": 7.0, "margin": 0.3},
@@ -23,8 +28,14 @@ ARGUMENTS: dict[str, dict[str, float]] = {
     "center_cosine_triplet": {"margin": 0.4},
     "center": {},
     "island": {"beta": 0.7},
+    "affinity": {},
+    "attentive_center": {},
+    "cosface": {"scale": 7.0, "margin": 0.3, "label_smoothing": 0.0},
+    "arcface": {"scale": 7.0, "margin": 0.6, "label_smoothing": 0.0},
 }
-COSINE_LOSSES = [name for name in ARGUMENTS if name.startswith("center_cosine")]
+EUCLIDEAN_LOSSES = ["center", "island", "affinity", "attentive_center"]
+COSINE_LOSSES = [name for name in ARGUMENTS if name not in EUCLIDEAN_LOSSES]
+ATTENTION = np.random.default_rng(3).uniform(size=(EXAMPLES, DIMENSIONS))
 
 
 @pytest.fixture(autouse=True)
@@ -33,61 +44,72 @@ def _float64():
         yield
 
 
-def draw(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Returns an embedding [n, C] and centers [K, C] of various lengths."""
-    rng = np.random.default_rng(seed)
-    return rng.normal(size=(EXAMPLES, DIMENSIONS)), 2 * rng.normal(size=(CLASSES, DIMENSIONS))
-
-
-def hard_targets() -> np.ndarray:
-    return np.eye(CLASSES)[LABELS]
-
-
-def soft_targets(seed: int = 1) -> np.ndarray:
-    return np.random.default_rng(seed).dirichlet(np.ones(CLASSES), EXAMPLES)
-
-
 @functools.partial(jax.jit, static_argnames=("name", "margin"))
 def compute(
     name: str, embedding: Any, centers: Any, targets: Any, margin: float | None = None
 ) -> jax.Array:
-    """The loss of this name, with `ARGUMENTS` unless told otherwise."""
-    function, _ = losses.LOSSES[name]
+    """The loss of this name, with `ARGUMENTS` unless told otherwise.
+
+    The centers are a margin head's weights by class. Attention is `ATTENTION`.
+    """
+    function, inputs, _ = losses.LOSSES[name]
     arguments = ARGUMENTS[name] if margin is None else {**ARGUMENTS[name], "margin": margin}
-    return function(*map(jnp.asarray, (embedding, centers, targets)), **arguments)
+    given = {"embedding": embedding, "centers": centers, "attention": ATTENTION}
+    if "logits" in inputs:
+        cosine = losses.cosine_to_centers(jnp.asarray(embedding), jnp.asarray(centers))
+        given["logits"] = arguments["scale"] * cosine
+    return function(*(jnp.asarray(given[n]) for n in inputs), jnp.asarray(targets), **arguments)
 
 
-# The formulas, of one example x with label y, written out term by term.
+# The formulas, of one example x with label y, written out term by term; `i` is its number.
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
-def center_cosine(x, y, centers, scale, margin):
+def center_cosine(x, y, centers, scale, margin, **_):
     own = np.exp(scale * (cosine(x, centers[y]) - margin))
     others = sum(np.exp(scale * cosine(x, c)) for j, c in enumerate(centers) if j != y)
     return -np.log(own / (own + others))
 
 
-def center_cosine_island(x, y, centers, margin, beta):
+def center_cosine_island(x, y, centers, margin, beta, **_):
     pairs = [(j, k) for j in range(len(centers)) for k in range(len(centers)) if j != k]
     overlaps = [max(0.0, cosine(centers[j], centers[k]) - margin) for j, k in pairs]
     return 1 - cosine(x, centers[y]) + beta * np.mean(overlaps)
 
 
-def center_cosine_triplet(x, y, centers, margin):
+def center_cosine_triplet(x, y, centers, margin, **_):
     nearest = max(cosine(x, c) for j, c in enumerate(centers) if j != y)
     return max(0.0, nearest - cosine(x, centers[y]) + margin)
 
 
-def center(x, y, centers):
+def center(x, y, centers, **_):
     return 0.5 * sum((x[d] - centers[y][d]) ** 2 for d in range(len(x)))
 
 
-def island(x, y, centers, beta):
+def island(x, y, centers, beta, **_):
     pairs = [(j, k) for j in range(len(centers)) for k in range(len(centers)) if j != k]
     return center(x, y, centers) + beta * sum(cosine(centers[j], centers[k]) + 1 for j, k in pairs)
+
+
+def affinity(x, y, centers, **_):
+    mean = sum(centers) / len(centers)
+    spread = sum(sum((c - mean) ** 2) for c in centers) / (len(centers) - 1)
+    return sum((x - centers[y]) ** 2) / spread
+
+
+def attentive_center(x, y, centers, i, **_):
+    return 0.5 * sum(ATTENTION[i][d] * (x[d] - centers[y][d]) ** 2 for d in range(len(x)))
+
+
+def arcface(x, y, weights, scale, margin, **_):
+    angles = [np.arccos(cosine(x, w)) for w in weights]
+    beyond = np.cos(angles[y]) - margin * np.sin(margin)
+    own = np.cos(angles[y] + margin) if angles[y] + margin < np.pi else beyond
+    others = sum(np.exp(scale * np.cos(a)) for j, a in enumerate(angles) if j != y)
+    return -np.log(np.exp(scale * own) / (np.exp(scale * own) + others))
 
 
 FORMULAS: dict[str, Callable[..., float]] = {
@@ -96,12 +118,17 @@ FORMULAS: dict[str, Callable[..., float]] = {
     "center_cosine_triplet": center_cosine_triplet,
     "center": center,
     "island": island,
+    "affinity": affinity,
+    "attentive_center": attentive_center,
+    "cosface": center_cosine,  # on a head's weights
+    "arcface": arcface,
 }
 
 
 def test_every_loss_is_tested_here_and_reads_options_that_exist():
     assert FORMULAS.keys() == ARGUMENTS.keys() == losses.LOSSES.keys()
-    for name, (_, fields) in losses.LOSSES.items():
+    assert set(losses.EUCLIDEAN_LOSSES) == set(EUCLIDEAN_LOSSES)
+    for name, (_, _, fields) in losses.LOSSES.items():
         assert set(fields) == ARGUMENTS[name].keys()
         assert set(fields) <= get_config().to_dict()["loss"].keys()
 
@@ -110,7 +137,7 @@ def test_every_loss_is_tested_here_and_reads_options_that_exist():
 def test_hard_labels_give_the_formula(name):
     x, centers = draw()
     expected = [
-        FORMULAS[name](x[i], LABELS[i], centers, **ARGUMENTS[name]) for i in range(EXAMPLES)
+        FORMULAS[name](x[i], LABELS[i], centers, i=i, **ARGUMENTS[name]) for i in range(EXAMPLES)
     ]
     found = compute(name, x, centers, hard_targets())
     assert found.dtype == jnp.float64
@@ -123,7 +150,7 @@ def test_soft_labels_give_the_expectation_of_the_formula(name):
     targets = soft_targets()
     expected = [
         sum(
-            targets[i, y] * FORMULAS[name](x[i], y, centers, **ARGUMENTS[name])
+            targets[i, y] * FORMULAS[name](x[i], y, centers, i=i, **ARGUMENTS[name])
             for y in range(CLASSES)
         )
         for i in range(EXAMPLES)
@@ -191,7 +218,7 @@ def test_center_cosine_without_margin_is_cross_entropy_of_the_normalised_softmax
     )
 
 
-@pytest.mark.parametrize("name", ["center_cosine", "center_cosine_triplet"])
+@pytest.mark.parametrize("name", ["center_cosine", "center_cosine_triplet", "cosface", "arcface"])
 def test_margin_raises_the_loss(name):
     x, centers = draw()
     low, high = (
@@ -199,7 +226,7 @@ def test_margin_raises_the_loss(name):
         for margin in (0.0, 0.4)
     )
     # An example that the triplet form asks nothing of any more stays at 0.
-    assert (high > low).all() if name == "center_cosine" else (high >= low).all()
+    assert (high >= low).all() if name == "center_cosine_triplet" else (high > low).all()
     assert (high > low).any()
 
 
@@ -211,6 +238,84 @@ def test_center_cosine_is_finite_at_a_large_scale():
     )
     # -log(e^a / (e^a + e^b)) with a = 64 (-1 - 0.35), b = 64 is b - a within e^{-150}.
     np.testing.assert_allclose(loss, [64 * 2.35], rtol=1e-6)
+
+
+def test_affinity_is_the_same_in_any_unit_of_length():
+    x, centers = draw()
+    expected = compute("affinity", x, centers, soft_targets())
+    found = compute("affinity", 10 * x + 3, 10 * centers + 3, soft_targets())
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_affinity_of_centers_that_are_all_the_same_is_finite():
+    x, _ = draw()
+    assert jnp.isfinite(
+        compute("affinity", x, np.ones((CLASSES, DIMENSIONS)), hard_targets())
+    ).all()
+
+
+def test_attentive_center_counts_a_dimension_as_often_as_its_weight_says():
+    x, centers = (jnp.asarray(array) for array in draw())
+    targets = jnp.asarray(soft_targets())
+
+    def of_weights(weights: jax.Array) -> jax.Array:
+        return losses.attentive_center(x, centers, weights, targets)
+
+    ones = jnp.ones_like(x)
+    np.testing.assert_allclose(of_weights(ones), losses.center(x, centers, targets), rtol=1e-12)
+    first = losses.center(x[:, :1], centers[:, :1], targets)
+    np.testing.assert_allclose(of_weights(ones.at[:, 1:].set(0)), first, rtol=1e-12)
+
+
+def arcface_at(angles: np.ndarray, margin: float) -> jax.Array:
+    """ArcFace's loss of two classes, where x is so many radians from the label's weights.
+
+    The other class's are at a right angle, out of the plane.
+    """
+    weights = np.array([[1.0, 0, 0], [0, 0, 1.0]])
+    x = np.stack([np.cos(angles), np.sin(angles), np.zeros_like(angles)], axis=1)
+    return compute("arcface", x, weights, np.eye(2)[np.zeros(len(x), int)], margin)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.5, 1.0])
+def test_arcface_rises_with_the_angle_up_to_opposite_directions(margin):
+    loss = arcface_at(np.linspace(0, np.pi, 100), margin)
+    assert (np.diff(loss) > 0).all()
+
+
+def test_arcface_beyond_the_angle_that_the_margin_leaves():
+    # 2.8 + 0.5 > pi. Scale 7: log(1 + e^{0 - 7 (cos 2.8 - 0.5 sin 0.5)}).
+    expected = np.log1p(np.exp(-7 * (np.cos(2.8) - 0.5 * np.sin(0.5))))
+    np.testing.assert_allclose(arcface_at(np.array([2.8]), 0.5), [expected], rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["cosface", "arcface"])
+def test_margin_loss_without_margin_is_the_cross_entropy_of_the_logits(name):
+    logits, targets = jnp.asarray(3 * draw()[0][:, :CLASSES]), jnp.asarray(soft_targets())
+    function = functools.partial(losses.LOSSES[name].function, scale=20.0, margin=0.0)
+    for smoothing in (0.0, 0.2):
+        np.testing.assert_allclose(
+            function(logits, targets, label_smoothing=smoothing),
+            losses.cross_entropy(logits, targets, label_smoothing=smoothing),
+            rtol=1e-10,
+        )
+
+
+@pytest.mark.parametrize("name", ["cosface", "arcface"])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_margin_loss_has_a_finite_gradient_along_and_against_the_weights(name, sign):
+    with jax.enable_x64(False):  # as in training, where a cosine may be above 1 by rounding
+        weights = np.asarray(draw()[1], np.float32)
+        x = jnp.asarray(sign * 7 * weights[LABELS])
+        function = functools.partial(losses.LOSSES[name].function, scale=64.0, margin=0.5)
+
+        def loss(x: jax.Array) -> jax.Array:
+            logits = 64.0 * losses.cosine_to_centers(x, jnp.asarray(weights))
+            return function(logits, jnp.asarray(hard_targets(), jnp.float32)).sum()
+
+        value, grad = jax.value_and_grad(loss)(x)
+    assert jnp.isfinite(value)
+    assert jnp.isfinite(grad).all()
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -228,117 +333,15 @@ def test_cross_entropy_gives_the_formula(smoothing):
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
-def test_masked_mean_of_a_batch_equals_the_mean_of_its_subset():
+@pytest.mark.parametrize("name", ["center_cosine", "affinity", "cosface", "arcface"])
+def test_masked_mean_of_a_batch_equals_the_mean_of_its_subset(name):
     x, centers = draw()
     mask = np.array([1.0, 0, 1, 1, 0, 1])
-    values = compute("center_cosine", x, centers, soft_targets())
-    subset = compute("center_cosine", x[mask > 0], centers, soft_targets()[mask > 0])
+    values = compute(name, x, centers, soft_targets())
+    subset = compute(name, x[mask > 0], centers, soft_targets()[mask > 0])
     found = losses.masked_mean(values, jnp.asarray(mask))
     np.testing.assert_allclose(found, subset.mean(), rtol=1e-12)
 
 
 def test_masked_mean_of_nothing_is_zero():
     assert losses.masked_mean(jnp.ones(3), jnp.zeros(3)) == 0
-
-
-# The center update. It works in float32, whatever it is given.
-
-
-def update(centers: Any, embedding: Any, targets: Any, mask: Any = None, **options) -> np.ndarray:
-    mask = np.ones(len(embedding)) if mask is None else mask
-    arrays = (np.asarray(array, np.float32) for array in (centers, embedding, targets, mask))
-    return np.asarray(_update(*arrays, **options))
-
-
-_update = jax.jit(losses.update_centers, static_argnames=("rate", "unit"))
-
-
-def test_euclidean_update_by_hand():
-    centers = [[0.0, 0.0], [10.0, 10.0]]
-    embedding = [[1.0, 0.0], [3.0, 2.0], [10.0, 14.0]]
-    targets = [[1, 0], [1, 0], [0, 1]]
-    # delta_0 = ((1, 0) + (3, 2)) / (1 + 2); delta_1 = (0, 4) / (1 + 1); half of each is moved.
-    np.testing.assert_allclose(
-        update(centers, embedding, targets, rate=0.5, unit=False),
-        [[2 / 3, 1 / 3], [10.0, 11.0]],
-        rtol=1e-6,
-    )
-
-
-def test_cosine_update_by_hand():
-    # x^ = (0, 1), delta = ((0, 1) - (1, 0)) / 2; (1, 0) + delta / 2 = (3/4, 1/4), then length 1.
-    moved = update([[1.0, 0.0], [0.0, 1.0]], [[0.0, 5.0]], [[1, 0]], rate=0.5)
-    np.testing.assert_allclose(moved[0], np.array([3, 1]) / np.sqrt(10), rtol=1e-6)
-
-
-def test_update_weighs_soft_labels():
-    # A quarter of an example: delta = (8 - 0) / 4 / (1 + 1/4) = 1.6.
-    moved = update([[0.0], [8.0]], [[8.0]], [[0.25, 0.75]], rate=1.0, unit=False)
-    np.testing.assert_allclose(moved, [[1.6], [8.0]], rtol=1e-6)
-
-
-@pytest.mark.parametrize("unit", [True, False])
-def test_class_without_examples_does_not_move(unit):
-    x, centers = draw()
-    targets = np.eye(CLASSES)[np.array([0, 3, 0, 0, 3, 0])]
-    moved = update(centers, x, targets, unit=unit)
-    np.testing.assert_array_equal(moved[[1, 2]], centers[[1, 2]].astype(np.float32))
-    assert (np.abs(moved - centers)[[0, 3]].max(axis=1) > 1e-3).all()
-
-
-@pytest.mark.parametrize("unit", [True, False])
-def test_update_of_a_masked_batch_equals_that_of_its_subset(unit):
-    x, centers = draw()
-    mask = np.array([1, 0, 1, 1, 0, 1])
-    chosen = mask > 0
-    masked = update(centers, x, soft_targets(), mask, unit=unit)
-    subset = update(centers, x[chosen], soft_targets()[chosen], unit=unit)
-    np.testing.assert_allclose(masked, subset, rtol=1e-5)
-
-
-def test_centers_stay_of_length_one():
-    centers: Any = losses.init_centers(jax.random.key(0), CLASSES, DIMENSIONS)
-    np.testing.assert_allclose(np.linalg.norm(centers, axis=1), 1, rtol=1e-6)
-    for seed in range(20):
-        centers = update(centers, 100 * draw(seed)[0], soft_targets(seed))
-    assert centers.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(centers, axis=1), 1, rtol=1e-6)
-
-
-def test_no_gradient_passes_from_the_moved_centers_to_the_embedding():
-    x, centers = draw()
-    grad = jax.grad(lambda x: _update(centers, x, soft_targets(), np.ones(EXAMPLES)).sum())(x)
-    assert not grad.any()
-
-
-def test_repeated_update_finds_the_direction_of_each_class():
-    directions = np.eye(CLASSES, DIMENSIONS)
-    centers = losses.normalize(jnp.asarray(draw()[1]))
-    for _ in range(60):
-        centers = update(centers, 3 * directions[LABELS], hard_targets())
-    np.testing.assert_allclose(centers, directions, atol=1e-4)
-
-
-@pytest.mark.parametrize("classes", [2, 4, 8])
-def test_centers_of_a_simplex_are_as_sparse_as_centers_can_be(classes):
-    # The corners of a regular simplex: the axes, seen from their mean.
-    corners = np.eye(classes) - 1 / classes
-    report = center_report(corners)
-    assert report["max_cosine"] == pytest.approx(-1 / (classes - 1))
-    assert report["ideal_cosine"] == pytest.approx(-1 / (classes - 1))
-    # K unit vectors have |sum|^2 = K + K (K-1) mean cosine >= 0, so no others do better.
-    for seed in range(5):
-        drawn = np.random.default_rng(seed).normal(size=(classes, classes))
-        assert center_report(drawn)["mean_cosine"] >= -1 / (classes - 1) - 1e-12
-
-
-def test_no_margin_above_that_of_a_simplex_can_be_kept():
-    corners = np.eye(CLASSES) - 1 / CLASSES
-    widest = CLASSES / (CLASSES - 1)
-
-    def triplet(margin: float) -> jax.Array:
-        targets = np.eye(CLASSES)
-        return compute("center_cosine_triplet", corners, corners, targets, margin=margin)
-
-    np.testing.assert_allclose(triplet(widest), 0, atol=1e-12)
-    np.testing.assert_allclose(triplet(widest + 0.1), 0.1, rtol=1e-10)

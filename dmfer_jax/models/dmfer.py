@@ -5,14 +5,17 @@ network for facial expression recognition in the wild* (2024). What the abstract
 attribute here.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from dmfer_jax.models.channel_attention import ChannelSelfAttention, SqueezeExcite
 from dmfer_jax.models.face_resnet import FaceResNet
+from dmfer_jax.models.loss_parts import AttentionNetwork, CosineHead
 from dmfer_jax.models.resnet import BACKBONES, ConvNorm, ResNet
 from dmfer_jax.models.two_scale import TwoScaleFeatures
 
@@ -24,11 +27,13 @@ class Outputs(NamedTuple):
       logits: `[n, K]`.
       embedding: `[n, C]`, what the center cosine loss works on.
       centers: `[K, C]` if they are learned parameters, else None.
+      attention: `[n, C]` in 0 to 1, what DACL's network says of the embedding, else None.
     """
 
     logits: Array
     embedding: Array
     centers: Array | None
+    attention: Array | None = None
 
 
 class Dmfer(nn.Module):
@@ -46,7 +51,11 @@ class Dmfer(nn.Module):
       compress: "conv" (1x1 convolution and BatchNorm to C) or "top" (of each pair of a shallow and
         a deep channel, the one that answers more strongly).
       dropout: rate, on the embedding before the linear layer.
+      flip_average: when not training, the embedding is the mean of those of the image and of its
+        mirror image.
       learned_centers: makes the class centers a parameter instead of training state.
+      attentive: adds the network of the attentive center loss, see `AttentionNetwork`.
+      cosine_scale: s of a `CosineHead`; None is a linear head.
       folded: see `ResNet`; such a network cannot be trained. `folding.fold_batch_norm` makes it.
       dtype, param_dtype: see `ResNet`.
     """
@@ -65,7 +74,10 @@ class Dmfer(nn.Module):
     compress: str = "conv"
     dropout: float = 0.0
     frozen_stages: int = 0
+    flip_average: bool = False
     learned_centers: bool = False
+    attentive: bool = False
+    cosine_scale: float | None = None
     folded: bool = False
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
@@ -85,6 +97,8 @@ class Dmfer(nn.Module):
             raise ValueError("a folded network has no BatchNorm left to train; train the original")
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         layers = {"folded": self.folded, **types}
+        pairs = self.flip_average and not train
+        images = beside_mirror_images(images) if pairs else images  # [n or 2n, h, w, 1 or 3]
         shared = {"width": self.width, "frozen_stages": self.frozen_stages, "name": "backbone"}
         if self.backbone == "face_resnet":
             backbone = FaceResNet(**shared, **layers)
@@ -106,13 +120,33 @@ class Dmfer(nn.Module):
             x = keep_top_channels(x, self.embedding)
         embedding = x.mean(axis=(1, 2))
         embedding = embedding.astype(jnp.promote_types(x.dtype, jnp.float32))  # [n, C]
-        centers = None
+        attention = centers = None
+        if self.attentive:
+            attention = AttentionNetwork(name="attentive", **layers)(x, train)
+        if pairs:
+            embedding, attention = jax.tree.map(mean_of_pairs, (embedding, attention))
         if self.learned_centers:
             shape = (self.num_classes, self.embedding)
             centers = self.param("centers", nn.initializers.normal(1.0), shape, jnp.float32)
         y = nn.Dropout(self.dropout, deterministic=not train)(embedding)
-        logits = nn.Dense(self.num_classes, param_dtype=self.param_dtype, name="head")(y)
-        return Outputs(logits, embedding, centers)
+        cosine = partial(CosineHead, scale=self.cosine_scale)
+        head = nn.Dense if self.cosine_scale is None else cosine
+        logits = head(self.num_classes, param_dtype=self.param_dtype, name="head")(y)
+        return Outputs(logits, embedding, centers, attention)
+
+
+def beside_mirror_images(images: Array) -> Array:
+    """Returns `[2n, h, w, c]`: each image of `[n, h, w, c]`, and behind it its mirror image.
+
+    Not all images and then all mirror images: what lies on several devices stays where it is.
+    """
+    both = jnp.stack([images, images[:, :, ::-1]], axis=1)
+    return both.reshape(-1, *images.shape[1:])
+
+
+def mean_of_pairs(rows: Array) -> Array:
+    """Returns the means `[n, C]` of each two neighbours of `[2n, C]`."""
+    return rows.reshape(-1, 2, rows.shape[-1]).mean(axis=1)
 
 
 def keep_top_channels(x: Array, channels: int) -> Array:

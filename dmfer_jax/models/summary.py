@@ -31,7 +31,8 @@ class Summary(NamedTuple):
       parameters: of all parts.
       flops: floating point operations of the forward pass of one image, counted as papers do: a
         multiplication and an addition are two, padding counts as pixels do, and norms and
-        activations are left away.
+        activations are left away. So is what is of training alone, DACL's attention network.
+        With `flip_average` an image passes through all but the head twice.
     """
 
     parts: list[Part]
@@ -62,10 +63,11 @@ def summarize(model: Dmfer, image_size: int, channels: int) -> Summary:
         shape = " x ".join(str(d) for d in of_part[-1].shape[1:]) if of_part else ""
         parts.append(Part(name, shape, _count(params[name])))
 
-    flops = 2 * _layer_products(params, outputs)
+    predicting = {name: part for name, part in params.items() if name != "attentive"}
+    flops = 2 * _layer_products(predicting, outputs)
     if model.attention == "channel":
-        _, h, w, c = outputs["attention"]["__call__"][0].shape
-        flops += 2 * 2 * h * w * c * (c // model.heads)  # of queries and keys, and with values
+        n, h, w, c = outputs["attention"]["__call__"][0].shape
+        flops += 2 * 2 * n * h * w * c * (c // model.heads)  # queries and keys, and with values
     return Summary(parts, _count(params), flops)
 
 
@@ -74,14 +76,22 @@ def _layer_products(params: Any, outputs: Any) -> int:
     total = 0
     for name, value in params.items():
         if name == "kernel":
-            pixels = math.prod(outputs["__call__"][0].shape[1:-1])
+            pixels = math.prod(outputs["__call__"][0].shape[:-1])
             total += pixels * math.prod(value.shape)
         elif isinstance(value, dict):
             total += _layer_products(value, outputs[name])
     return total
 
 
-_FORWARD_ORDER = ("backbone", "two_scale", "attention", "compress", "head", "centers")
+_FORWARD_ORDER = (
+    "backbone",
+    "two_scale",
+    "attention",
+    "compress",
+    "attentive",
+    "head",
+    "centers",
+)
 
 
 def _count(tree: Any) -> int:

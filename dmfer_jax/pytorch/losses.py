@@ -4,7 +4,9 @@ Shapes, defaults and meanings are the ones there: one value per example, targets
 """
 # pyright: reportMissingImports=false
 
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -65,16 +67,73 @@ def island(embedding: Tensor, centers: Tensor, targets: Tensor, *, beta: float =
     return center(embedding, centers, targets) + beta * repulsion * classes * (classes - 1)
 
 
-LOSSES: dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
-    "center_cosine": (center_cosine, ("scale", "margin")),
-    "center_cosine_island": (center_cosine_island, ("margin", "beta")),
-    "center_cosine_triplet": (center_cosine_triplet, ("margin",)),
-    "center": (center, ()),
-    "island": (island, ("beta",)),
-}
-"""Name -> (function, the fields of `config.loss` that it takes)."""
+def affinity(embedding: Tensor, centers: Tensor, targets: Tensor) -> Tensor:
+    """DAN's affinity loss, as `dmfer_jax.losses.affinity`: `[n]`."""
+    spread = centers.var(dim=0).sum()
+    return 2.0 * center(embedding, centers, targets) / spread.clamp(min=1e-12)
 
-EUCLIDEAN_LOSSES: tuple[str, ...] = ("center", "island")
+
+def attentive_center(
+    embedding: Tensor, centers: Tensor, attention: Tensor, targets: Tensor
+) -> Tensor:
+    """DACL's sparse center loss, as `dmfer_jax.losses.attentive_center`: `[n]`."""
+    squared = (embedding[:, None, :] - centers).square()  # [n, K, C]
+    return 0.5 * (targets * (squared * attention[:, None, :]).sum(-1)).sum(-1)
+
+
+def cosface(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    scale: float = 64.0,
+    margin: float = 0.35,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """The loss of CosFace on the logits of a cosine head, as `dmfer_jax.losses.cosface`: `[n]`."""
+    return _margin_entropy(logits, logits - scale * margin, targets, label_smoothing)
+
+
+def arcface(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    scale: float = 64.0,
+    margin: float = 0.5,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """The loss of ArcFace on the logits of a cosine head, as `dmfer_jax.losses.arcface`: `[n]`."""
+    cosine = logits / scale
+    sine = (1.0 - cosine.square()).clamp(min=1e-12).sqrt()
+    turned = cosine * math.cos(margin) - sine * math.sin(margin)
+    opposite = cosine <= -math.cos(margin)
+    own = torch.where(opposite, cosine - margin * math.sin(margin), turned)
+    return _margin_entropy(logits, scale * own, targets, label_smoothing)
+
+
+class Loss(NamedTuple):
+    """A loss by its name, as `dmfer_jax.losses.Loss`."""
+
+    function: Callable[..., Tensor]
+    inputs: tuple[str, ...]
+    fields: tuple[str, ...]
+
+
+_ON_CENTERS = ("embedding", "centers")
+
+LOSSES: dict[str, Loss] = {
+    "center_cosine": Loss(center_cosine, _ON_CENTERS, ("scale", "margin")),
+    "center_cosine_island": Loss(center_cosine_island, _ON_CENTERS, ("margin", "beta")),
+    "center_cosine_triplet": Loss(center_cosine_triplet, _ON_CENTERS, ("margin",)),
+    "center": Loss(center, _ON_CENTERS, ()),
+    "island": Loss(island, _ON_CENTERS, ("beta",)),
+    "affinity": Loss(affinity, _ON_CENTERS, ()),
+    "attentive_center": Loss(attentive_center, (*_ON_CENTERS, "attention"), ()),
+    "cosface": Loss(cosface, ("logits",), ("scale", "margin", "label_smoothing")),
+    "arcface": Loss(arcface, ("logits",), ("scale", "margin", "label_smoothing")),
+}
+"""All that `config.loss.name` can be but "none"."""
+
+EUCLIDEAN_LOSSES: tuple[str, ...] = ("center", "island", "affinity", "attentive_center")
 """Losses that measure distance, so their centers keep a length."""
 
 
@@ -101,6 +160,14 @@ def update_centers(
 
 def _unit(vectors: Tensor) -> Tensor:
     return F.normalize(vectors, dim=-1, eps=1e-6)
+
+
+def _margin_entropy(logits: Tensor, own: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+    is_label = torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)
+    as_label = torch.where(is_label, own[:, None, :], logits[:, None, :])  # [n, K, K]
+    log_probability = as_label.log_softmax(-1).diagonal(dim1=1, dim2=2)
+    smooth = targets * (1.0 - label_smoothing) + label_smoothing / targets.shape[-1]
+    return -(smooth * log_probability).sum(-1)
 
 
 def _off_diagonal_mean(square: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ PyTorch's convolutions are fastest. A module has the name that it has in Flax.
 """
 # pyright: reportMissingImports=false
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 
 from dmfer_jax.errors import UserError
+from dmfer_jax.loss_options import network_options
+from dmfer_jax.pytorch.channel_attention import ChannelSelfAttention, SqueezeExcite
 
 BACKBONES: dict[str, tuple[tuple[int, ...], bool]] = {
     "resnet18": ((2, 2, 2, 2), False),
@@ -23,11 +25,15 @@ BACKBONES: dict[str, tuple[tuple[int, ...], bool]] = {
 
 
 class Outputs(NamedTuple):
-    """What the network gives: logits `[n, K]`, embedding `[n, C]`, centers `[K, C]` if learned."""
+    """What the network gives: logits `[n, K]`, embedding `[n, C]`, centers `[K, C]` if learned.
+
+    And attention `[n, C]` in 0 to 1, where the attentive center loss asks for it.
+    """
 
     logits: Tensor
     embedding: Tensor
     centers: Tensor | None
+    attention: Tensor | None
 
 
 def make_model(config: ConfigDict, num_classes: int) -> "Dmfer":
@@ -36,7 +42,7 @@ def make_model(config: ConfigDict, num_classes: int) -> "Dmfer":
     Raises:
       UserError: the config asks for another type than float32.
     """
-    options: dict[str, Any] = dict(config.model.items())
+    options = network_options(config)
     del options["frozen_stages"]  # is of training, and `training.Trainer` refuses it
     if (dtype := options.pop("dtype")) != "float32":
         raise UserError(
@@ -45,8 +51,8 @@ def make_model(config: ConfigDict, num_classes: int) -> "Dmfer":
         )
     model = Dmfer(
         num_classes,
+        image_size=config.data.image_size,
         channels=config.data.channels,
-        learned_centers=config.loss.centers == "learned",
         **options,
     )
     return model.to(memory_format=torch.channels_last)
@@ -61,15 +67,18 @@ class Dmfer(nn.Module):
 
     Args:
       num_classes: K.
+      image_size: height and width in pixels.
       channels: of the images, 1 or 3.
       backbone, stem, stem_stride, width, embedding, scales, shallow_stage, attention, heads,
-        depthwise, compress, dropout, learned_centers: as of `dmfer_jax.models.dmfer.Dmfer`.
+        depthwise, compress, dropout, flip_average, learned_centers, attentive, cosine_scale: as of
+        `dmfer_jax.models.dmfer.Dmfer`.
     """
 
     def __init__(
         self,
         num_classes: int,
         *,
+        image_size: int = 112,
         channels: int = 3,
         backbone: str = "resnet18",
         stem: str = "imagenet",
@@ -83,7 +92,10 @@ class Dmfer(nn.Module):
         depthwise: bool = False,
         compress: str = "conv",
         dropout: float = 0.0,
+        flip_average: bool = False,
         learned_centers: bool = False,
+        attentive: bool = False,
+        cosine_scale: float | None = None,
     ) -> None:
         super().__init__()
         self.backbone = ResNet(channels, *BACKBONES[backbone], stem, stem_stride, width)
@@ -101,17 +113,39 @@ class Dmfer(nn.Module):
             self.compress: nn.Module = ConvNorm(features, embedding, 1, relu=False)
         else:
             self.compress = TopChannels(embedding) if scales == "both" else nn.Identity()
+        side = self.backbone.side_of_features(image_size)
+        self.attentive = AttentionNetwork(embedding, side) if attentive else None
+        self.flip_average = flip_average
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(embedding, num_classes)
+        self.head = make_head(embedding, num_classes, cosine_scale)
         centers = nn.Parameter(torch.randn(num_classes, embedding)) if learned_centers else None
         self.register_parameter("centers", centers)
 
     def forward(self, images: Tensor) -> Outputs:
         """Returns logits and embedding of images `[n, channels, h, w]`, normalised float."""
+        pairs = self.flip_average and not self.training
+        if pairs:
+            images = torch.cat([images, images.flip(3)])
         x = self.two_scale(self.backbone(images))  # [n, C or 2C, t, t]
         x = self.compress(self.attention(x))
         embedding = x.mean((2, 3))  # [n, C]
-        return Outputs(self.head(self.dropout(embedding)), embedding, self.centers)
+        attention = None if self.attentive is None else self.attentive(x)
+        if pairs:
+            embedding = _mean_of_halves(embedding)
+            attention = None if attention is None else _mean_of_halves(attention)
+        return Outputs(self.head(self.dropout(embedding)), embedding, self.centers, attention)
+
+
+def make_head(inputs: int, classes: int, cosine_scale: float | None) -> nn.Linear:
+    """Returns a linear head, or the one of scaled cosines."""
+    if cosine_scale is None:
+        return nn.Linear(inputs, classes)
+    return CosineHead(inputs, classes, cosine_scale)
+
+
+def _mean_of_halves(rows: Tensor) -> Tensor:
+    first, second = rows.chunk(2)
+    return (first + second) / 2
 
 
 class ConvNorm(nn.Module):
@@ -176,6 +210,7 @@ class ResNet(nn.Module):
         else:
             self.stem = ConvNorm(channels, base, 3, stem_stride)
             self.pool = nn.Identity()
+        self.stem_halvings = 2 if stem == "imagenet" else stem_stride - 1
         self.stages: list[list[str]] = []  # the names of the blocks, which are Flax's
         self.stage_channels: list[int] = []
         x = base
@@ -197,6 +232,12 @@ class ResNet(nn.Module):
                 x = getattr(self, name)(x)
             outputs.append(x)
         return outputs
+
+    def side_of_features(self, image_size: int) -> int:
+        """Returns the height and width of the last stage's output, of images of this side."""
+        for _ in range(self.stem_halvings + len(self.stages) - 1):
+            image_size = (image_size + 1) // 2
+        return image_size
 
 
 class TwoScaleFeatures(nn.Module):
@@ -228,49 +269,6 @@ class TwoScaleFeatures(nn.Module):
         return torch.cat(features, 1) if len(features) > 1 else features[0]
 
 
-class ChannelSelfAttention(nn.Module):
-    """Self-attention whose tokens are channels, with a residual: softmax(tau Q K^T) V."""
-
-    def __init__(self, channels: int, heads: int, depthwise: bool) -> None:
-        super().__init__()
-        if channels % heads:
-            raise ValueError(f"{channels} channels cannot be divided among {heads} heads")
-        self.heads, self.depthwise = heads, depthwise
-        for name in ("query", "key", "value"):
-            self.add_module(name, nn.Conv2d(channels, channels, 1, bias=False))
-            if depthwise:
-                layer = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
-                self.add_module(f"{name}_depthwise", layer)
-        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        # The temperature goes to q, which has fewer numbers than the attention.
-        q = F.normalize(self._project("query", x), dim=-1, eps=1e-6) * self.temperature
-        k = F.normalize(self._project("key", x), dim=-1, eps=1e-6)
-        y = F.scaled_dot_product_attention(q, k, self._project("value", x), scale=1.0)
-        return x + y.reshape(x.shape)
-
-    def _project(self, name: str, x: Tensor) -> Tensor:
-        """Returns `[n, heads, c/heads, h*w]`."""
-        y = getattr(self, name)(x)
-        if self.depthwise:
-            y = getattr(self, f"{name}_depthwise")(y)
-        return y.flatten(2).unflatten(1, (self.heads, -1))
-
-
-class SqueezeExcite(nn.Module):
-    """A gate per channel from its mean over space."""
-
-    def __init__(self, channels: int, reduction: int = 16) -> None:
-        super().__init__()
-        self.squeeze = nn.Linear(channels, max(channels // reduction, 8))
-        self.excite = nn.Linear(max(channels // reduction, 8), channels)
-
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        gate = torch.sigmoid(self.excite(F.relu_(self.squeeze(x.mean((2, 3))))))  # [n, c]
-        return x * gate[:, :, None, None]
-
-
 class TopChannels(nn.Module):
     """Of the channels at the same place in both scales, the one with the larger mean square."""
 
@@ -283,3 +281,29 @@ class TopChannels(nn.Module):
         strength = x.detach().square().mean((2, 3), keepdim=True)
         stronger = strength[:, self.channels :] > strength[:, : self.channels]  # a tie is shallow
         return torch.where(stronger, deep, shallow)
+
+
+class AttentionNetwork(nn.Module):
+    """DACL's attention, reduced: of a feature map, weights `[n, C]` in 0 to 1."""
+
+    def __init__(self, channels: int, side: int) -> None:
+        super().__init__()
+        self.hidden = ConvNorm(side * side * channels, channels, 1)
+        self.code = ConvNorm(channels, 64, 1, relu=False)
+        self.weights = nn.Linear(64, channels)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        flat = x.permute(0, 2, 3, 1).flatten(1)[:, :, None, None]  # in Flax's order
+        return torch.sigmoid(self.weights(torch.tanh(self.code(self.hidden(flat))).flatten(1)))
+
+
+class CosineHead(nn.Linear):
+    """Logits s cos(x, w_j)."""
+
+    def __init__(self, inputs: int, classes: int, scale: float) -> None:
+        super().__init__(inputs, classes, bias=False)
+        self.scale = scale
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: D102
+        unit = F.normalize(self.weight, dim=-1, eps=1e-6)
+        return self.scale * F.linear(F.normalize(input, dim=-1, eps=1e-6), unit)

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 
 from dmfer_jax.errors import UserError
+from dmfer_jax.loss_options import has_centers
 from dmfer_jax.pytorch import losses
 from dmfer_jax.pytorch.model import Dmfer, Outputs
 
@@ -63,7 +64,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.config.optimizer, model)
         self.schedule = make_schedule(config, self.optimizer, total_steps)
         self.centers = None
-        if self.config.loss.name != "none" and self.config.loss.centers == "state":
+        if has_centers(config.loss) and self.config.loss.centers == "state":
             random = nn.functional.normalize(torch.randn_like(model.head.weight), dim=-1)
             self.centers = random.detach() if centers is None else centers.detach().clone()
         self.class_weights = class_weights
@@ -123,13 +124,16 @@ class Trainer:
         entropy = losses.cross_entropy(
             outputs.logits, targets, label_smoothing=options.label_smoothing
         )
-        centers = outputs.centers if outputs.centers is not None else self.centers
-        if centers is None:
+        if options.name == "none":
             return _mean(entropy, weights), torch.zeros_like(entropy[0])
-        function, fields = losses.LOSSES[options.name]
+        if outputs.centers is None:
+            outputs = outputs._replace(centers=self.centers)
+        function, inputs, fields = losses.LOSSES[options.name]
         arguments = {field: options[field] for field in fields}
-        center = function(outputs.embedding, centers, targets, **arguments)
-        return _mean(entropy, weights), _mean(center, weights)
+        loss = function(*(getattr(outputs, name) for name in inputs), targets, **arguments)
+        if has_centers(options):
+            return _mean(entropy, weights), _mean(loss, weights)
+        return _mean(loss, weights), torch.zeros_like(loss[0])
 
     def _clip(self) -> Tensor:
         """Clips the gradient and returns the length that it had."""

@@ -40,7 +40,7 @@ LARGEST_HEADER = 2**21
 _MOST_PIXELS = 4096  # along a side
 _LONGEST_NAME = 200  # of a tensor; the network's have up to 40 characters
 _STORED = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
-_HEAD = ("head.weight", "head.bias")  # tensors with a row for each class, as "centers" have
+_BY_CLASS = {"head.weight", "head.bias", "centers"}  # tensors with a row for each class
 
 
 @dataclass(frozen=True)
@@ -274,10 +274,9 @@ def _read_tensors(
 
 def _check_rows(labels: Sequence[str], tensors: Mapping[str, Any]) -> None:
     """Refuses labels of another number than the network tells apart."""
-    for name in _HEAD:
-        if name not in tensors:
-            raise UserError(f"tensor {name!r} is missing, without which there are no logits")
-    for name in tensors.keys() & {*_HEAD, "centers"}:
+    if "head.weight" not in tensors:  # a cosine head has no bias
+        raise UserError("tensor 'head.weight' is missing, without which there are no logits")
+    for name in tensors.keys() & _BY_CLASS:
         shape = tensors[name]["shape"]
         if not shape or shape[0] != len(labels):
             raise UserError(

@@ -101,6 +101,10 @@ ABLATIONS: list[tuple[dict[str, Any], dict[str, int | None]]] = [
     ({"depthwise": True}, {"attention": 3 * 32 * 32 + 3 * 9 * 32 + 2}),
     ({"compress": "top"}, {"compress": None}),
     ({"learned_centers": True}, {"centers": CLASSES * 16}),
+    ({"cosine_scale": 64.0}, {"head": 16 * CLASSES}),
+    # From 2 x 2 x 16 to 16, to 64 and, by a linear layer, to 16.
+    ({"attentive": True}, {"attentive": 64 * 16 + 32 + 16 * 64 + 128 + 64 * 16 + 16}),
+    ({"flip_average": True}, {}),
 ]
 
 
@@ -111,6 +115,7 @@ def test_each_switch_changes_the_parts_that_it_names(changes, differences):
     assert found == {k: v for k, v in {**BASE, **differences}.items() if v is not None}
     assert outputs.embedding.shape == (3, 16)
     assert (outputs.centers is None) == ("learned_centers" not in changes)
+    assert (outputs.attention is None) == ("attentive" not in changes)
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50"])
@@ -120,7 +125,8 @@ def test_every_backbone_fits(backbone):
 
 
 def test_bfloat16_gives_float32_outputs_parameters_and_statistics():
-    outputs, variables = trace(tiny(dtype=jnp.bfloat16, learned_centers=True))
+    parts: dict[str, Any] = {"learned_centers": True, "attentive": True, "cosine_scale": 64.0}
+    outputs, variables = trace(tiny(dtype=jnp.bfloat16, **parts))
     leaves = jax.tree.leaves((outputs, variables))
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.float32)}
 
@@ -192,6 +198,51 @@ def test_bfloat16_agrees_with_float32(variables, images, predict):
     # 8 bits of mantissa, through about 25 layers.
     scale = np.abs(long.logits).max()
     np.testing.assert_allclose(short.logits, long.logits, atol=0.05 * scale)
+
+
+def test_cosine_head_gives_scaled_cosines_and_attention_lies_between_0_and_1(images):
+    model = tiny(cosine_scale=64.0, attentive=True)
+    variables = draw_variables(model, IMAGES)
+    outputs = jit(model.apply)(variables, images)
+    x, w = np.asarray(outputs.embedding), variables["params"]["head"]["kernel"]
+    lengths = np.linalg.norm(x, axis=1, keepdims=True) * np.linalg.norm(w, axis=0)
+    np.testing.assert_allclose(outputs.logits, 64 * (x @ w) / lengths, rtol=1e-4, atol=1e-4)
+    assert outputs.attention.shape == (3, 16)
+    assert 0 < outputs.attention.min() < outputs.attention.max() < 1
+
+
+@pytest.fixture(scope="module")
+def predict_flips() -> Any:
+    return jit(tiny(flip_average=True).apply)
+
+
+def test_flip_average_is_the_mean_over_the_image_and_its_mirror_image(
+    variables, images, predict, predict_flips
+):
+    found = predict_flips(variables, images)
+    one, other = predict(variables, images), predict(variables, images[:, :, ::-1])
+    assert np.abs(one.logits - other.logits).max() > 1e-3
+    for name in ("logits", "embedding"):  # the head is linear, so that its mean is, too
+        mean = (getattr(one, name) + getattr(other, name)) / 2
+        np.testing.assert_allclose(
+            getattr(found, name), mean, rtol=1e-4, atol=1e-5 * np.abs(mean).max()
+        )
+
+
+def test_flip_average_is_the_same_of_the_mirror_image(variables, images, predict_flips):
+    found = predict_flips(variables, images[:, :, ::-1])
+    expected = predict_flips(variables, images)
+    for one, other in zip(found[:2], expected[:2], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
+
+
+def test_training_knows_nothing_of_the_flip_average(variables):
+    def program(model: Dmfer, train: bool) -> str:
+        options: dict[str, Any] = {"train": train, "mutable": ["batch_stats"]}
+        return jax.jit(functools.partial(model.apply, **options)).lower(variables, IMAGES).as_text()
+
+    assert program(tiny(flip_average=True), True) == program(tiny(), True)
+    assert program(tiny(flip_average=True), False) != program(tiny(), False)
 
 
 def test_top_channels_are_the_stronger_of_each_pair():

@@ -47,3 +47,20 @@ def test_operations_are_those_counted_by_hand(tiny):
     attention = 2 * 2 * 16 * 16 * 4  # two products, two heads of 16 channels, 4 pixels
     head = products(2, 1, 32, 16) + 16 * 8  # compression and linear layer
     assert tiny.flops == 2 * (convolutions + attention + head)
+
+
+def test_flip_average_doubles_all_but_the_head(tiny):
+    model = Dmfer(8, stem="small", stem_stride=2, width=0.125, embedding=16, heads=2)
+    twice = summarize(model.clone(flip_average=True), 32, 3)
+    head = 2 * 16 * 8
+    assert twice.flops - head == 2 * (tiny.flops - head)
+    assert twice.parts == tiny.parts
+
+
+def test_what_is_of_training_alone_counts_as_parameters_and_not_as_operations(tiny):
+    model = Dmfer(8, stem="small", stem_stride=2, width=0.125, embedding=16, heads=2)
+    attentive = summarize(model.clone(attentive=True), 32, 3)
+    assert attentive.flops == tiny.flops
+    (part,) = [part for part in attentive.parts if part.name == "attentive"]
+    assert part.output == "16"
+    assert attentive.parameters == tiny.parameters + part.parameters

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch", reason="the twin needs the torch extra")
 from dmfer_jax import losses, state, steps  # noqa: E402
 from dmfer_jax.data import augment  # noqa: E402
 from dmfer_jax.errors import UserError  # noqa: E402
+from dmfer_jax.loss_options import has_centers  # noqa: E402
 from dmfer_jax.pytorch import losses as twin_losses  # noqa: E402
 from dmfer_jax.pytorch import model as twin_model  # noqa: E402
 from dmfer_jax.pytorch import training as twin_training  # noqa: E402
@@ -76,6 +77,22 @@ VARIANTS: list[dict[str, Any]] = [
         "loss__name": "center",
         "loss__weight": 0.01,
     },
+    # Where the network or the loss is another: compiled in seconds, of the deep scale alone.
+    *(
+        {"model__scales": "deep", "model__attention": "none", **changes}
+        for changes in (
+            {
+                "loss__name": "attentive_center",
+                "loss__weight": 0.01,
+                "model__stem": "imagenet",
+                "model__compress": "top",
+                "data__image_size": 70,  # halved with rounding
+            },
+            {"loss__name": "affinity", "loss__weight": 0.01, "loss__centers": "learned"},
+            {"loss__name": "cosface", "loss__scale": 16.0, "loss__label_smoothing": 0.1},
+            {"loss__name": "arcface", "loss__margin": 0.5, "model__flip_average": True},
+        )
+    ),
 ]
 
 
@@ -84,7 +101,7 @@ def test_outputs_and_gradients_are_equal(changes):
     config = tiny(**changes)
     model, variables, twin = make_both(config)
     images, targets, centers = draw_batch(config)
-    by_rule = config.loss.name != "none" and config.loss.centers == "state"
+    by_rule = has_centers(config.loss) and config.loss.centers == "state"
 
     def loss_of(params: Any, images: Any) -> Any:
         outputs, _ = model.apply(
@@ -116,9 +133,9 @@ def test_outputs_and_gradients_are_equal(changes):
     twin_loss.backward()
 
     for one, other in ((twin_evaluated, evaluated), (twin_trained, trained)):
-        found = {"logits": one.logits, "embedding": one.embedding}
-        found = {name: tensor.detach().numpy() for name, tensor in found.items()}
-        assert_near(found, {"logits": other.logits, "embedding": other.embedding})
+        given, expected = one._asdict(), other._asdict()
+        found = {n: tensor.detach().numpy() for n, tensor in given.items() if tensor is not None}
+        assert_near(found, {n: array for n, array in expected.items() if array is not None})
     assert twin_loss.item() == pytest.approx(float(loss), rel=1e-4)
     # PyTorch leaves no gradient where Flax has zeros: in stages that nothing reads.
     found = {
@@ -144,17 +161,36 @@ def test_every_backbone_has_the_same_parts(backbone, monkeypatch):
 def test_losses_take_the_same_options_and_give_the_same(name):
     assert twin_losses.EUCLIDEAN_LOSSES == losses.EUCLIDEAN_LOSSES
     assert set(twin_losses.LOSSES) == set(losses.LOSSES)
-    function, fields = losses.LOSSES[name]
-    twin, twin_fields = twin_losses.LOSSES[name]
-    assert twin_fields == fields
+    function, inputs, fields = losses.LOSSES[name]
+    twin, *others = twin_losses.LOSSES[name]
+    assert others == [inputs, fields]
     _, targets, centers = draw_batch(tiny())
-    embedding = np.random.default_rng(1).normal(0, 2, (8, 16)).astype(np.float32)
+    rng = np.random.default_rng(1)
+    embedding = rng.normal(0, 2, (8, 16)).astype(np.float32)
     embedding[0] = 0  # without a direction
+    given = {
+        "embedding": embedding,
+        "centers": centers,
+        "attention": rng.uniform(0, 1, (8, 16)).astype(np.float32),
+        "logits": 0.3 * np.cos(rng.uniform(0, np.pi, (8, CLASSES))).astype(np.float32),
+    }
+    given["logits"][0, 0], given["logits"][1, 1] = 0.3, -0.3  # cosines of 1 and -1
     arguments = dict.fromkeys(fields, 0.3)
-    arrays = (embedding, centers, targets)
-    expected = function(*map(jnp.asarray, arrays), **arguments)
-    found = twin(*map(torch.from_numpy, arrays), **arguments)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    arrays = [given[name] for name in inputs]
+
+    def total(*arrays: Any) -> Any:
+        return function(*arrays, jnp.asarray(targets), **arguments).sum()
+
+    tensors = [torch.from_numpy(array).requires_grad_() for array in arrays]
+    found = twin(*tensors, torch.from_numpy(targets), **arguments)
+    expected = function(*map(jnp.asarray, arrays), jnp.asarray(targets), **arguments)
+    np.testing.assert_allclose(found.detach(), expected, rtol=1e-5, atol=1e-5)
+    found.sum().backward()
+    grads = jax.grad(total, argnums=tuple(range(len(arrays))))(*map(jnp.asarray, arrays))
+    for name, tensor, grad in zip(inputs, tensors, grads, strict=True):
+        # Of an embedding without a direction, and of a cosine of 1, the gradient is a convention.
+        rows = slice(1, None) if name in ("embedding", "logits") else slice(None)
+        np.testing.assert_allclose(tensor.grad[rows], grad[rows], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("unit", [True, False])

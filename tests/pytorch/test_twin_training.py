@@ -43,6 +43,7 @@ def _small_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
             "optimizer__learning_rate": 1.0,  # 0.03 at this batch size
             "optimizer__clip_norm": 0.5,
             "optimizer__ema_decay": 0.9,
+            "loss__name": "attentive_center",
         },
         {"optimizer__name": "adamw", "optimizer__clip_norm": 0.0, "optimizer__learning_rate": 0.03},
     ],
@@ -155,8 +156,16 @@ def test_rates_are_the_same(warmup_epochs, total_steps):
         twin_schedule.step()
 
 
-def test_weight_decay_is_for_the_same_parameters():
-    config = tiny(loss__centers="learned", model__depthwise=True)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss__centers": "learned", "model__depthwise": True},
+        {"loss__name": "attentive_center"},
+        {"loss__name": "cosface"},
+    ],
+)
+def test_weight_decay_is_for_the_same_parameters(changes):
+    config = tiny(**changes)
     _, variables, twin = make_both(config)
     groups = twin_training.make_optimizer(config.optimizer, twin).param_groups
     names = {id(parameter): name for name, parameter in twin.named_parameters()}
