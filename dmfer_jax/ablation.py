@@ -123,7 +123,7 @@ def find_states(ablation: Ablation) -> dict[str, str]:
                 f"{ablation.out / ROWS} is of the experiment '{row['experiment']}', and this one "
                 f"is '{ablation.experiment}'; give another --out"
             )
-    states = {}
+    keys, states = {rows.row_key(row) for row in there}, {}
     for run in ablation.runs:
         digests = {
             row["config_digest"]
@@ -131,11 +131,11 @@ def find_states(ablation: Ablation) -> dict[str, str]:
             if (row["variant"], row["seed"]) == (run.variant, str(run.config.seed))
         }
         _check_same(run, digests)
-        report = run.workdir / "report.json"
-        if digests and not (report.is_file() and set(_rows_of(ablation, run)) - set(there)):
-            states[run.name] = "done"
-        elif report.is_file():
-            states[run.name] = "trained"
+        if (run.workdir / "report.json").is_file():
+            expected = {rows.row_key(row) for row in _rows_of(ablation, run)}
+            states[run.name] = "done" if expected <= keys else "trained"
+        elif digests:
+            states[run.name] = "done"  # whose folder was removed
         else:
             states[run.name] = "begun" if (run.workdir / "checkpoints").is_dir() else "left"
     return states
@@ -143,7 +143,7 @@ def find_states(ablation: Ablation) -> dict[str, str]:
 
 def run_all(
     ablation: Ablation,
-    train: Callable[[PlannedRun, list[str], Interruption], int],
+    train: Callable[[list[str], Interruption], int],
     keep_checkpoints: bool = False,
 ) -> list[str]:
     """Does what is left, and adds the rows of each run when it is over.
@@ -152,7 +152,7 @@ def run_all(
 
     Args:
       ablation: of `plan`.
-      train: trains a run by a command and returns its exit status; `train_apart`, unless tested.
+      train: runs a command and returns its exit status: `train_apart`, but for tests.
       keep_checkpoints: whether they stay when the rows of their run are there.
 
     Returns:
@@ -175,7 +175,7 @@ def run_all(
                     *reproduce.override_flags(ablation.config_path, run.config),
                     f"--workdir={run.workdir}",
                 ]
-                status = train(run, command, interruption)
+                status = train(command, interruption)
                 if interruption.signal or status in _INTERRUPTED:
                     _stop(ablation, left[number - 1 :], interruption)
                 if status:
@@ -188,13 +188,12 @@ def run_all(
     return failed
 
 
-def train_apart(run: PlannedRun, command: list[str], interruption: Interruption) -> int:
-    """Trains in another process, and hands it the signal that comes meanwhile.
+def train_apart(command: list[str], interruption: Interruption) -> int:
+    """Runs a command in another process, and hands it the signal that comes meanwhile.
 
     Returns:
       Its exit status; less than 0 is a signal that ended it.
     """
-    del run
     # In a session of its own: Ctrl-C reaches all processes of a terminal's job, and a second
     # signal would end the training before it has saved anything.
     with subprocess.Popen(command, start_new_session=True) as process:

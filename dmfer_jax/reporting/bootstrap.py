@@ -7,9 +7,10 @@ Bootstrap*, 1993; for images and seeds that cross, Owen, "The pigeonhole bootstr
 Applied Statistics, 2007).
 
 Such an interval errs to the wide side: what image and seed do together counts up to three times
-(Owen, 2007). In a simulation of normal effects with three seeds it was 1.6 times as wide as need be where seeds do nothing
-beyond the noise of single images, and right in width where they do most. Then a few seeds are too
-few for any interval: 92 of 100 at 95 % held the truth with three of them, 88 with two.
+(Owen, 2007). In a simulation of normal effects with three seeds it was 1.6 times as wide as need be
+where seeds do nothing beyond the noise of single images, and right in width where they do most.
+Then a few seeds are too few for any interval: 92 of 100 at 95 % held the truth with three of them,
+88 with two.
 """
 
 from collections.abc import Iterator
