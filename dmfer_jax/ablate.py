@@ -6,7 +6,8 @@
 
 The same command goes on where an interrupted one stopped, and runs nothing twice. In the folder of
 `--out`: `runs.csv` with the rows of each finished run, `table.md` and `differences.csv`, and the
-figure `ablation.png` and `.pdf`; a folder for each run. Nothing is chosen on a test split.
+figure `ablation.png` and `.pdf`; and `<variant>/seed<n>/` of each run. A run that another ablation
+did already may be copied there. Nothing is chosen on a test split.
 """
 
 from collections import Counter

@@ -2,8 +2,9 @@
 
 Each is an ordinary run of `dmfer_jax.train` in a folder of its own, `<out>/<variant>/seed<n>`, and
 in a process of its own: its memory and its processor time are its own, one that is killed takes
-nothing else along, and the command in its row is the one that was run. What they compile alike is
-kept on disk for all (see `command`).
+nothing else along, and the command in its row is the one that was run. One process for all would
+share little: network, loss or seed differ, and each is part of the compiled step. Decoded images
+and the compiled evaluation are kept on disk for all.
 """
 
 import contextlib

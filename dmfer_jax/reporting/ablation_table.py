@@ -230,7 +230,7 @@ def _tables(findings: Findings, split: str) -> list[tuple[str, Sequence[str], li
         if one.split == split
     ]
     if cells:
-        title = f"{split}, last epoch, less {findings.baseline}, points"
+        title = f"{split}, last epoch, minus {findings.baseline}, points"
         header = ["variant", "seeds", *(_SCORES[metric] for metric in METRICS[:2])]
         tables.append((title, header, cells))
     return tables
@@ -270,7 +270,7 @@ def _notes(findings: Findings) -> list[str]:
         )
     if any(len(one.seeds) == 1 for one in findings.differences):
         notes.append(
-            "* one seed: the interval is over images alone; another seed may say otherwise"
+            "marked *: one seed, so the interval is over images alone; another may say otherwise"
         )
     started = {row["variant"] for row in findings.rows}
     if missing := [name for name in findings.variants if name not in started]:
