@@ -13,6 +13,7 @@ did already may be copied there. Nothing is chosen on a test split.
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -70,7 +71,9 @@ def main(argv: Sequence[str]) -> None:
     """Runs the ablation that the flags describe."""
     del argv
     options = flags.FLAGS
-    if "seed" in config_flags.get_override_values(options["config"]):
+    # pyright does not see what the package takes from its own module.
+    given: Any = config_flags
+    if "seed" in given.get_override_values(options["config"]):
         raise UserError("--config.seed cannot be given: --seeds=3 runs seeds 0, 1 and 2")
     path = config_flags.get_config_filename(options["config"])
     out = Path(options.out or f"runs/{Path(path).stem}_{Path(options.grid).stem}")

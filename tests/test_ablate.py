@@ -3,9 +3,9 @@
 import shutil
 import signal
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -44,10 +44,12 @@ def planned(tmp_path: Path) -> Ablation:
     return plan(tmp_path)
 
 
-def plan(folder: Path, seeds: int = 2, only: tuple[str, ...] = (), **fields) -> Ablation:
+def plan(
+    folder: Path, seeds: int = 2, only: tuple[str, ...] = (), fields: dict[str, Any] | None = None
+) -> Ablation:
     path = str(folder / "tiny.py")
     changed = config.load_config(path)
-    changed.update_from_flattened_dict(fields)
+    changed.update_from_flattened_dict(fields or {})
     return ablation.plan(path, changed, str(folder / "parts.py"), seeds, folder / "out", only)
 
 
@@ -136,7 +138,7 @@ def test_rows_stay_good_when_the_folders_of_the_runs_are_gone(planned):
 
 def test_run_of_another_config_under_the_same_name_is_refused_by_field(planned, tmp_path):
     ablation.run_all(planned, Trainer(planned))
-    other = plan(tmp_path, **{"optimizer.learning_rate": 0.5})
+    other = plan(tmp_path, fields={"optimizer.learning_rate": 0.5})
     with pytest.raises(UserError, match=r"optimizer\.learning_rate was 1\.0 and is 0\.5"):
         ablation.find_states(other)
     for run in planned.runs:
@@ -180,19 +182,15 @@ time.sleep(60)
 """
     ready = tmp_path / "ready"
 
-    class Noticed(Interruption):
+    class Noticed:
+        """As if the signal came when the process was ready for it."""
+
         @property
         def signal(self) -> int | None:
             return signal.SIGTERM if ready.exists() else None
 
-        @signal.setter
-        def signal(self, number: int | None) -> None:
-            del number
-
-    began = time.monotonic()
-    status = ablation.train_apart([sys.executable, "-c", script, str(ready)], Noticed())
-    assert status == 143
-    assert time.monotonic() - began < 30
+    noticed: Any = Noticed()
+    assert ablation.train_apart([sys.executable, "-c", script, str(ready)], noticed) == 143
 
 
 def test_run_is_an_ordinary_training_whose_row_tells_what_it_said_of_each_image(
@@ -200,7 +198,7 @@ def test_run_is_an_ordinary_training_whose_row_tells_what_it_said_of_each_image(
 ):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    one_seed = plan(tmp_path, 1, ("plain",), **{"data.data_dir": str(data_dir)})
+    one_seed = plan(tmp_path, 1, ("plain",), {"data.data_dir": str(data_dir)})
     assert ablation.run_all(one_seed, ablation.train_apart) == []
     ablate.show_findings(one_seed)
     said = capsys.readouterr().out

@@ -12,7 +12,7 @@ from rich.console import Console
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import ablation_figure, ablation_table, rows
 from dmfer_jax.reporting.ablation_table import Findings
-from tests.made_up import make_predictions, make_report
+from tests.made_up import make_report, say_of_both
 
 VARIANTS = {"plain": {}, "+shallow": {"model.scales": "both"}, "squeeze_and_excitation": {}}
 
@@ -28,7 +28,7 @@ def find(runs: dict[tuple[str, str], list[int]]) -> Findings:
         report = make_report(int(seed), float(np.mean(right)))
         common = {"experiment": "tiny-parts", "config_digest": "0", "command": "python"}
         made += rows.rows_of_report(report, variant=variant, **common)
-    said = {run: dict.fromkeys(("valid", "test"), make_predictions(r)) for run, r in runs.items()}
+    said = {run: say_of_both(right) for run, right in runs.items()}
     return ablation_table.find(
         "tiny-parts", "plain", VARIANTS, made, lambda variant, seed: said[variant, seed]
     )
