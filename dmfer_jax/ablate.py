@@ -36,6 +36,9 @@ def show_findings(planned: ablation.Ablation) -> None:
 
     def said(variant: str, seed: str) -> dict[str, Predictions]:
         path = planned.out / variant / f"seed{seed}" / "predictions.npz"
+        if not path.exists():
+            print(f"{path} is gone, so {variant}, seed {seed} is compared with nothing")
+            return {}
         return read_run_predictions(path)[1]
 
     findings = ablation_table.find(

@@ -129,11 +129,14 @@ def test_run_whose_row_was_lost_gets_it_back_from_its_report(planned):
     assert path.read_bytes() == whole
 
 
-def test_rows_stay_good_when_the_folders_of_the_runs_are_gone(planned):
+def test_rows_stay_good_when_the_folder_of_a_run_is_gone(planned, capsys):
     ablation.run_all(planned, Trainer(planned))
-    for run in planned.runs:
-        shutil.rmtree(run.workdir)
+    shutil.rmtree(planned.runs[1].workdir)
     assert set(ablation.find_states(planned).values()) == {"done"}
+    ablate.show_findings(planned)
+    said = capsys.readouterr().out
+    assert "predictions.npz is gone, so cosine, seed 0 is compared with nothing" in said
+    assert "cosine 1*" in " ".join(said.split())  # the seed that is left
 
 
 def test_run_of_another_config_under_the_same_name_is_refused_by_field(planned, tmp_path):
@@ -141,6 +144,9 @@ def test_run_of_another_config_under_the_same_name_is_refused_by_field(planned, 
     other = plan(tmp_path, fields={"optimizer.learning_rate": 0.5})
     with pytest.raises(UserError, match=r"optimizer\.learning_rate was 1\.0 and is 0\.5"):
         ablation.find_states(other)
+    started = plan(tmp_path, fields={"init_from": "some/face.safetensors"})
+    with pytest.raises(UserError, match=r"init_from was '' and is 'face\.safetensors'"):
+        ablation.find_states(started)
     for run in planned.runs:
         shutil.rmtree(run.workdir)
     with pytest.raises(UserError, match="the rows of plain, seed 0 are of a config of digest"):
