@@ -40,6 +40,7 @@ from dmfer_jax.feeding import Feed
 from dmfer_jax.prepare import ensure_built
 from dmfer_jax.reporting import report as reports
 from dmfer_jax.reporting import writers
+from dmfer_jax.reporting.predictions import Predictions, write_run_predictions
 from dmfer_jax.run import Run, print_summary, start_run
 from dmfer_jax.scoring import score_checkpoint
 from dmfer_jax.state import TrainState
@@ -51,7 +52,8 @@ def train(config: ConfigDict, workdir: Path, began: float | None = None) -> dict
 
     Args:
       config: of `config.get_config`, with changes.
-      workdir: gets config.json, checkpoints, metrics.jsonl, tensorboard, report.json and figures.
+      workdir: gets config.json, checkpoints, metrics.jsonl, tensorboard, predictions.npz,
+        report.json and figures.
       began: when the command was given, by `time.monotonic`; now, unless told.
 
     Returns:
@@ -98,8 +100,10 @@ def go_on(run: Run, began: float) -> dict[str, Any]:
         train_state, note = loop.train_steps(
             run, train_state, note, checkpoints, train_step, eval_step, began
         )
-        report = make_report(run, train_state, note, checkpoints, eval_step)
+        said: dict[str, Predictions] = {}
+        report = make_report(run, train_state, note, checkpoints, eval_step, said)
     if distributed.is_main():
+        write_run_predictions(workdir / "predictions.npz", run.train.class_names, said)
         show_report(workdir, report)
     return report
 
@@ -143,7 +147,7 @@ def init_or_restore(
       UserError: the checkpoint is of other classes, another config or other records.
     """
     if init is not None:
-        return init()(), {"seconds": 0.0}
+        return init()(), {"seconds": 0.0, "cpu_seconds": 0.0}
     step = checkpoints.step("last")
     assert step is not None
     note, folder = checkpoints.note(step), checkpoints.folder / str(step)
@@ -188,8 +192,54 @@ def make_report(
     note: dict[str, Any],
     checkpoints: checkpoint.Checkpoints,
     eval_step: steps.EvalStep,
+    said: dict[str, Predictions],
 ) -> dict[str, Any]:
-    """Scores the last epoch, and the one chosen on validation, on the test splits too."""
+    """Scores the last epoch, and the one chosen on validation, on the test splits too.
+
+    Args:
+      run: that is over.
+      train_state: the last one.
+      note: of its checkpoint.
+      checkpoints: of the run.
+      eval_step: of `steps.make_eval_step`.
+      said: gets the last epoch's predictions of each split.
+    """
+    feeds, missing = load_scored(run)
+    config = run.config
+    scored = {"last": score_checkpoint(eval_step, train_state, feeds, config, note["epoch"], said)}
+    best_step = checkpoints.step("best") if run.valid_feed else None
+    if best_step == scored["last"]["step"]:
+        scored["best"] = scored["last"]
+    elif best_step is not None:
+        like = jax.eval_shape(lambda: train_state)
+        best_state = checkpoints.load(best_step, like, sharding.replicated(run.mesh))
+        epoch = checkpoints.note(best_step)["epoch"]
+        scored["best"] = score_checkpoint(eval_step, best_state, feeds, config, epoch)
+    if lost := find_lost_best(run, best_step):
+        print(lost)
+    return {
+        **run.description,
+        **initial.describe_start(run.workdir),
+        "not_scored": missing,
+        **({"best_lost": lost} if lost else {}),
+        "train": {
+            "epochs": run.config.train.epochs,
+            "steps": run.total_steps,
+            "examples": len(run.train),
+            "seconds": note["seconds"],
+            "cpu_seconds": note.get("cpu_seconds"),
+            "images_per_second": run.total_steps * run.config.train.batch_size / note["seconds"],
+            "input_wait_share": note.get("input_wait"),
+        },
+        "checkpoints": scored,
+    }
+
+
+def load_scored(run: Run) -> tuple[list[Feed], list[str]]:
+    """Returns what a run that is over is scored on, and test splits that the build does not have.
+
+    It is the validation split, unless that was trained on, and the test splits.
+    """
     options = run.config.data
     built = split_names(run.dataset_dir)
     missing = [name for name in options.test_splits if name not in built]
@@ -205,35 +255,7 @@ def make_report(
     ]
     if missing:
         print(f"not scored, since the source has no such rows: {', '.join(missing)}")
-
-    def entry(scored: TrainState, epoch: float) -> dict[str, Any]:
-        return score_checkpoint(eval_step, scored, feeds, run.config, epoch)
-
-    scored = {"last": entry(train_state, note["epoch"])}
-    best_step = checkpoints.step("best") if run.valid_feed else None
-    if best_step == scored["last"]["step"]:
-        scored["best"] = scored["last"]
-    elif best_step is not None:
-        like = jax.eval_shape(lambda: train_state)
-        best_state = checkpoints.load(best_step, like, sharding.replicated(run.mesh))
-        scored["best"] = entry(best_state, checkpoints.note(best_step)["epoch"])
-    if lost := find_lost_best(run, best_step):
-        print(lost)
-    return {
-        **run.description,
-        **initial.describe_start(run.workdir),
-        "not_scored": missing,
-        **({"best_lost": lost} if lost else {}),
-        "train": {
-            "epochs": run.config.train.epochs,
-            "steps": run.total_steps,
-            "examples": len(run.train),
-            "seconds": note["seconds"],
-            "images_per_second": run.total_steps * run.config.train.batch_size / note["seconds"],
-            "input_wait_share": note.get("input_wait"),
-        },
-        "checkpoints": scored,
-    }
+    return feeds, missing
 
 
 def find_lost_best(run: Run, best_step: int | None) -> str | None:
