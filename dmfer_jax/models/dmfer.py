@@ -129,8 +129,8 @@ class Dmfer(nn.Module):
             shape = (self.num_classes, self.embedding)
             centers = self.param("centers", nn.initializers.normal(1.0), shape, jnp.float32)
         y = nn.Dropout(self.dropout, deterministic=not train)(embedding)
-        cosine = partial(CosineHead, scale=self.cosine_scale)
-        head = nn.Dense if self.cosine_scale is None else cosine
+        scale = self.cosine_scale
+        head = nn.Dense if scale is None else partial(CosineHead, scale=scale)
         logits = head(self.num_classes, param_dtype=self.param_dtype, name="head")(y)
         return Outputs(logits, embedding, centers, attention)
 
