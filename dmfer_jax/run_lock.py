@@ -17,7 +17,7 @@ _NAME = "run.lock"
 
 
 @contextlib.contextmanager
-def lock(workdir: Path) -> Iterator[None]:
+def lock(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
     """Holds a folder for this process, which is made if it is not there.
 
     The system holds the lock, on the file `run.lock`, and gives it up when the process ends in any
@@ -26,6 +26,7 @@ def lock(workdir: Path) -> Iterator[None]:
 
     Args:
       workdir: the folder.
+      flag: that names it, for messages.
 
     Raises:
       UserError: another process holds it, or it cannot be made.
@@ -33,10 +34,10 @@ def lock(workdir: Path) -> Iterator[None]:
     made = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = _open_locked(workdir / _NAME)
+        file = _open_locked(workdir / _NAME, flag)
     except OSError as error:
         raise UserError(
-            f"{workdir} cannot be used as --workdir: {error.strerror or error}; give another one"
+            f"{workdir} cannot be used as {flag}: {error.strerror or error}; give another one"
         ) from error
     with file:
         if left := file.read().strip():
@@ -54,7 +55,7 @@ def lock(workdir: Path) -> Iterator[None]:
                     folder.rmdir()
 
 
-def _open_locked(path: Path) -> IO[str]:
+def _open_locked(path: Path, flag: str) -> IO[str]:
     """The lock's file, locked, at its beginning."""
     while True:
         file = path.open("a+", encoding="utf-8")
@@ -65,8 +66,7 @@ def _open_locked(path: Path) -> IO[str]:
             with file:
                 owner = file.read().strip() or "another process"
             raise UserError(
-                f"{path.parent} is in use by {owner}. Wait for it, stop it, or give another "
-                "--workdir."
+                f"{path.parent} is in use by {owner}. Wait for it, stop it, or give another {flag}."
             ) from None
         except OSError:  # a file system without locks
             print(f"{path.parent} lies where files cannot be locked: start no second run in it.")

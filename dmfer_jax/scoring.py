@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -10,7 +10,23 @@ from ml_collections import ConfigDict
 
 from dmfer_jax import metrics, sharding, steps
 from dmfer_jax.feeding import Feed
-from dmfer_jax.state import TrainState
+
+
+class Trained(Protocol):
+    """What is scored: a `state.TrainState`, or what stands for one of another library."""
+
+    @property
+    def step(self) -> Any:
+        """Steps done, a whole number."""
+        ...
+
+    def eval_variables(self) -> dict[str, Any]:
+        """What the evaluation step takes."""
+        ...
+
+    def class_centers(self) -> Any:
+        """The class centers `[K, C]`; None without any."""
+        ...
 
 
 def score(
@@ -86,7 +102,7 @@ def accuracy_by_group(
 
 def score_checkpoint(
     eval_step: steps.EvalStep,
-    train_state: TrainState,
+    train_state: Trained,
     feeds: Iterable[Feed],
     config: ConfigDict,
     epoch: float,

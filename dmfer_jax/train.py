@@ -40,7 +40,7 @@ from dmfer_jax.prepare import ensure_built
 from dmfer_jax.reporting import report as reports
 from dmfer_jax.reporting import writers
 from dmfer_jax.run import Run, print_summary, start_run
-from dmfer_jax.scoring import score_checkpoint
+from dmfer_jax.scoring import Trained, score_checkpoint
 from dmfer_jax.state import TrainState
 from dmfer_jax.trained import check_classes
 
@@ -95,7 +95,11 @@ def go_on(run: Run, began: float) -> dict[str, Any]:
         train_state, note = loop.train_steps(
             run, train_state, note, checkpoints, train_step, eval_step, began
         )
-        report = make_report(run, train_state, note, checkpoints, eval_step)
+
+        def load(step: int) -> TrainState:
+            return checkpoints.load(step, like, sharding.replicated(run.mesh))
+
+        report = make_report(run, train_state, note, checkpoints, eval_step, load)
     if distributed.is_main():
         show_report(workdir, report)
     return report
@@ -181,12 +185,25 @@ def compile_train_step(run: Run, like: TrainState) -> steps.TrainStep:
 
 def make_report(
     run: Run,
-    train_state: TrainState,
+    train_state: Trained,
     note: dict[str, Any],
-    checkpoints: checkpoint.Checkpoints,
+    checkpoints: Any,
     eval_step: steps.EvalStep,
+    load: Callable[[int], Trained],
 ) -> dict[str, Any]:
-    """Scores the last epoch, and the one chosen on validation, on the test splits too."""
+    """Scores the last epoch, and the one chosen on validation, on the test splits too.
+
+    Args:
+      run: that is over.
+      train_state: its last state.
+      note: of its last checkpoint.
+      checkpoints: that tell the best step and its note.
+      eval_step: of `steps.make_eval_step`.
+      load: reads the state of a checkpoint.
+
+    Returns:
+      The report (see `reporting.report`).
+    """
     options = run.config.data
     built = split_names(run.dataset_dir)
     missing = [name for name in options.test_splits if name not in built]
@@ -203,7 +220,7 @@ def make_report(
     if missing:
         print(f"not scored, since the source has no such rows: {', '.join(missing)}")
 
-    def entry(scored: TrainState, epoch: float) -> dict[str, Any]:
+    def entry(scored: Trained, epoch: float) -> dict[str, Any]:
         return score_checkpoint(eval_step, scored, feeds, run.config, epoch)
 
     scored = {"last": entry(train_state, note["epoch"])}
@@ -211,9 +228,7 @@ def make_report(
     if best_step == scored["last"]["step"]:
         scored["best"] = scored["last"]
     elif best_step is not None:
-        like = jax.eval_shape(lambda: train_state)
-        best_state = checkpoints.load(best_step, like, sharding.replicated(run.mesh))
-        scored["best"] = entry(best_state, checkpoints.note(best_step)["epoch"])
+        scored["best"] = entry(load(best_step), checkpoints.note(best_step)["epoch"])
     if lost := find_lost_best(run, best_step):
         print(lost)
     return {

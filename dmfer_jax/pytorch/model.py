@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 
-from dmfer_jax.errors import UserError
+from dmfer_jax.pytorch import limits
 
 BACKBONES: dict[str, tuple[tuple[int, ...], bool]] = {
     "resnet18": ((2, 2, 2, 2), False),
@@ -36,13 +36,9 @@ def make_model(config: ConfigDict, num_classes: int) -> "Dmfer":
     Raises:
       UserError: the config asks for another type than float32.
     """
+    limits.check_type(config)
     options: dict[str, Any] = dict(config.model.items())
-    del options["frozen_stages"]  # is of training, and `training.Trainer` refuses it
-    if (dtype := options.pop("dtype")) != "float32":
-        raise UserError(
-            f"config.model.dtype is {dtype!r}; the network in PyTorch is float32 throughout: set "
-            "config.model.dtype=float32"
-        )
+    del options["dtype"], options["frozen_stages"]  # the second is of training
     model = Dmfer(
         num_classes,
         channels=config.data.channels,
@@ -50,6 +46,33 @@ def make_model(config: ConfigDict, num_classes: int) -> "Dmfer":
         **options,
     )
     return model.to(memory_format=torch.channels_last)
+
+
+def make_config_backbone(config: ConfigDict) -> "ResNet":
+    """Returns the backbone that the config describes: images in, the outputs of its stages out."""
+    model = config.model
+    return make_backbone(
+        model.backbone,
+        config.data.channels,
+        stem=model.stem,
+        stem_stride=model.stem_stride,
+        width=model.width,
+    )
+
+
+def make_backbone(
+    name: str, channels: int, *, stem: str, stem_stride: int, width: float
+) -> "ResNet":
+    """Returns a backbone: images in, the outputs of its stages out.
+
+    Args:
+      name: of `BACKBONES`.
+      channels: of the images, 1 or 3.
+      stem: "imagenet" or "small".
+      stem_stride: of the small stem.
+      width: times the channels.
+    """
+    return ResNet(channels, *BACKBONES[name], stem, stem_stride, width)
 
 
 class Dmfer(nn.Module):
@@ -86,7 +109,9 @@ class Dmfer(nn.Module):
         learned_centers: bool = False,
     ) -> None:
         super().__init__()
-        self.backbone = ResNet(channels, *BACKBONES[backbone], stem, stem_stride, width)
+        self.backbone = make_backbone(
+            backbone, channels, stem=stem, stem_stride=stem_stride, width=width
+        )
         self.two_scale = TwoScaleFeatures(
             self.backbone.stage_channels, embedding, scales, shallow_stage
         )

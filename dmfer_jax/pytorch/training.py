@@ -7,15 +7,14 @@ weights that nothing reads (above a shallow scale alone), which decay in Flax on
 # pyright: reportMissingImports=false
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 
-from dmfer_jax.errors import UserError
-from dmfer_jax.pytorch import losses
-from dmfer_jax.pytorch.model import Dmfer, Outputs
+from dmfer_jax.pytorch import limits, losses
 
 
 class Trainer:
@@ -23,15 +22,18 @@ class Trainer:
 
     Args:
       config: of the experiment.
-      model: of `model.make_model`; put into training mode.
+      model: of `model.make_model`, or another that gives `logits`, `embedding` and `centers` as
+        `model.Outputs` does; put into training mode.
       total_steps: of the run, which the learning rate comes down over.
       centers: `[K, C]`, the centers to begin with where the config moves them by rule; random ones
         if None. Copied.
       class_weights: `[K]`, as of `steps.make_train_step`; all examples weigh alike if None.
+      extra_loss: takes the network's outputs and targets `[n, K]`, and returns a loss `[n]` that is
+        added to the cross-entropy as it is, in place of the config's center loss.
       compile: whether forward and backward pass go through torch.compile (a minute at first).
 
     Raises:
-      UserError: the config freezes stages or has rates by layer, which this training has not.
+      UserError: the config asks for what this training has not (see `limits`).
 
     Attributes:
       model: the network; its parameters and running statistics are the ones in training.
@@ -39,41 +41,44 @@ class Trainer:
       centers: `[K, C]`, moved by rule; None where there are none or they are parameters.
       ema: name in the state dict -> moving average, or None if switched off.
       steps: done so far.
+      nonfinite: int32 [], for whoever counts the steps whose loss or gradient is not finite.
     """
 
     def __init__(
         self,
         config: ConfigDict,
-        model: Dmfer,
+        model: nn.Module,
         total_steps: int,
         *,
         centers: Tensor | None = None,
         class_weights: Tensor | None = None,
+        extra_loss: Callable[[Any, Tensor], Tensor] | None = None,
         compile: bool = False,
     ) -> None:
         self.config: Any = config
-        for field, plain in (("model.frozen_stages", 0), ("optimizer.layer_decay", 1)):
-            section, name = field.split(".")
-            if self.config[section][name] != plain:
-                raise UserError(
-                    f"config.{field} is {self.config[section][name]}; training in PyTorch is "
-                    f"without it: set config.{field}={plain}"
-                )
+        limits.check_training(config)
         self.model = model.train()
         self.optimizer = make_optimizer(self.config.optimizer, model)
         self.schedule = make_schedule(config, self.optimizer, total_steps)
         self.centers = None
         if self.config.loss.name != "none" and self.config.loss.centers == "state":
-            random = nn.functional.normalize(torch.randn_like(model.head.weight), dim=-1)
+            head: Any = model.head  # [K, C], as the centers are
+            random = nn.functional.normalize(torch.randn_like(head.weight), dim=-1)
             self.centers = random.detach() if centers is None else centers.detach().clone()
         self.class_weights = class_weights
+        self.extra_loss = extra_loss
         self.ema = None
-        if self.config.optimizer.ema_decay:
-            self.ema = {name: value.clone() for name, value in self._averaged().items()}
+        self.begin_average()
         self.steps = 0
+        self.nonfinite = torch.zeros((), dtype=torch.int32, device=next(model.parameters()).device)
         self._parameters = list(model.parameters())
         if compile:
             model.compile()  # in place: names in the state dict stay
+
+    def begin_average(self) -> None:
+        """Begins the moving average, if there is one, with the network's numbers as they are."""
+        if self.config.optimizer.ema_decay:
+            self.ema = {name: value.clone() for name, value in self._averaged().items()}
 
     def step(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Does one step and returns its scalars, undivided from the device.
@@ -84,11 +89,14 @@ class Trainer:
           targets: `[n, K]` distributions.
 
         Returns:
-          `loss`, `cross_entropy`, `center_loss`, `accuracy`, `grad_norm`, each `[]`.
+          `loss`, `cross_entropy`, `center_loss` (or the extra one), `accuracy`, `grad_norm`, each
+          `[]`.
         """
-        outputs: Outputs = self.model(images)
+        if self.config.model.dropout:  # drawn anew for each step: nothing random is carried along
+            torch.manual_seed((self.config.seed << 32) + self.steps)
+        outputs: Any = self.model(images)
         entropy, center = self._example_losses(outputs, targets)
-        loss = entropy + self.config.loss.weight * center
+        loss = entropy + (1.0 if self.extra_loss else self.config.loss.weight) * center
         self.optimizer.zero_grad()
         loss.backward()
         grad_norm = self._clip()
@@ -116,13 +124,49 @@ class Trainer:
             "grad_norm": grad_norm,
         }
 
-    def _example_losses(self, outputs: Outputs, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def eval_variables(self) -> dict[str, Tensor]:
+        """The network's numbers to evaluate with, by name: their moving average, if there is one.
+
+        They are not copied, and change as training goes on.
+        """
+        return self._averaged() if self.ema is None else self.ema
+
+    def class_centers(self) -> Tensor | None:
+        """The class centers `[K, C]` of the config's loss, wherever they live; None without one."""
+        return getattr(self.model, "centers", None) if self.centers is None else self.centers
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that steps change, for `torch.save`."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "centers": self.centers,
+            "ema": self.ema,
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Goes back to what `state_dict` returned, of a training by the same config."""
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved["schedule"])
+        if self.centers is not None:
+            self.centers.copy_(saved["centers"])
+        if self.ema is not None:
+            for name, average in self.ema.items():
+                average.copy_(saved["ema"][name])
+        self.steps = saved["steps"]
+
+    def _example_losses(self, outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the cross-entropy and the center loss, each the mean over the batch."""
         weights = None if self.class_weights is None else targets @ self.class_weights
         options = self.config.loss
         entropy = losses.cross_entropy(
             outputs.logits, targets, label_smoothing=options.label_smoothing
         )
+        if self.extra_loss:
+            return _mean(entropy, weights), _mean(self.extra_loss(outputs, targets), weights)
         centers = outputs.centers if outputs.centers is not None else self.centers
         if centers is None:
             return _mean(entropy, weights), torch.zeros_like(entropy[0])
