@@ -6,6 +6,10 @@ Trains one system with one seed, or goes on, then scores it on lists and under s
 What is done already is not done again.
 """
 
+import json
+import os
+import resource
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +17,9 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from dmfer_jax import command, evaluate, run_folder, run_lock, state, torch_run, train, usage
+from dmfer_jax import command, evaluate, run_folder, run_lock, state, torch_run, train
 from dmfer_jax.models import summary
+from dmfer_jax.reporting import plain_json
 from dmfer_jax.reporting import report as reports
 
 OURS = "dmfer_jax"
@@ -23,6 +28,13 @@ SYSTEMS = (OURS, "dmfer_torch", "plain_torch", "dan_torch")
 
 CENTERLESS = ("plain_torch", "dan_torch")
 """Systems that have no use for the config's center loss and for what stands on the backbone."""
+
+COST = "cost.json"
+"""In the folder of a run: `peak_bytes`, the most memory that a process of it had resident, and
+`flops`, floating point operations of the forward pass of one image."""
+
+EVALUATIONS = ("lists", "stress")
+"""What a last epoch may be scored on besides; its report is in `evaluation/compared_NAME.json`."""
 
 
 def config_of(config: ConfigDict, system: str, seed: int) -> ConfigDict:
@@ -46,14 +58,13 @@ def run_dir(comparison: Path, system: str, seed: int) -> Path:
     return comparison / system / f"seed{seed}"
 
 
-def evaluation_path(workdir: Path, lists: str, stress: bool) -> Path:
-    """Returns where a run's scores on lists and under stress are kept."""
-    asked = ["lists"] * bool(lists) + ["stress"] * stress
-    return workdir / "evaluation" / f"{'_'.join(['compared', *asked])}.json"
+def evaluation_path(workdir: Path, name: str) -> Path:
+    """Returns where the report of one of `EVALUATIONS` is."""
+    return workdir / "evaluation" / f"compared_{name}.json"
 
 
 def run(comparison: Path, system: str, seed: int, *, lists: str = "", stress: bool = False) -> None:
-    """Does what of a run is not done: `report.json`, `usage.json`, `size.json`, the evaluation.
+    """Does what of a run is not done.
 
     Args:
       comparison: its folder, with the config.
@@ -68,51 +79,68 @@ def run(comparison: Path, system: str, seed: int, *, lists: str = "", stress: bo
     config = config_of(run_folder.load_config(comparison), system, seed)
     workdir = run_dir(comparison, system, seed)
     if not (workdir / "report.json").is_file():
-        with usage.recorded(workdir / "usage.json"):
+        try:
             if system == OURS:
-                train.train(config, workdir)
+                report = train.train(config, workdir)
             else:
-                torch_run.train(system, config, workdir)
-    if not (lists or stress):
-        return
-    path = evaluation_path(workdir, lists, stress)
-    if path.is_file():
-        return
+                report = torch_run.train(system, config, workdir)
+        finally:
+            if workdir.is_dir():
+                keep_cost(workdir, peak_bytes=peak_bytes())
+        keep_cost(workdir, flops=report.get("flops") or count_flops(config, report))
     trained = reports.read_report(workdir / "report.json")["checkpoints"]["last"]["splits"]
     tests: Any = config.data.test_splits
     names = [name for name in tests if name in trained] or list(trained)
-    with run_lock.lock(workdir):
-        load = None if system == OURS else torch_run.load_trained
-        found = evaluate.evaluate(workdir, "last", names, lists=lists, stress=stress, load=load)
-        reports.write_report(path, found)
+    load = None if system == OURS else torch_run.load_trained
+    asked: dict[str, dict[str, Any]] = {"lists": {"lists": lists}, "stress": {"stress": stress}}
+    for name, options in asked.items():
+        path = evaluation_path(workdir, name)
+        if options[name] and not path.is_file():
+            with run_lock.lock(workdir):
+                found = evaluate.evaluate(workdir, "last", names, load=load, **options)
+                reports.write_report(path, found)
 
 
-def measure(config: ConfigDict, report: dict[str, Any]) -> dict[str, int]:
-    """Returns `parameters` and `flops` of a run's network.
+def peak_bytes() -> int:
+    """Returns the most memory that this process had resident so far."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage would count what the process was before it became this one
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
-    Args:
-      config: of the run.
-      report: of the run; one of a system in PyTorch says it.
-    """
-    if "system" in report:
-        return {"parameters": report["parameters"], "flops": report["flops"]}
+
+def count_flops(config: ConfigDict, report: dict[str, Any]) -> int:
+    """Returns the floating point operations of our network's forward pass of one image."""
     scored = next(iter(report["checkpoints"]["last"]["splits"].values()))
     model = state.make_model(config, len(scored["labels"]))
-    found = summary.summarize(model, config.data.image_size, config.data.channels)
-    return {"parameters": found.parameters, "flops": found.flops}
+    return summary.summarize(model, config.data.image_size, config.data.channels).flops
+
+
+def read_cost(workdir: Path) -> dict[str, int]:
+    """Returns what is known of a run's cost; see `COST`."""
+    path = workdir / COST
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def keep_cost(workdir: Path, **values: int) -> None:
+    """Keeps the largest of each number; a run may take several processes."""
+    old = read_cost(workdir)
+    new = old | {name: max(value, old.get(name, 0)) for name, value in values.items()}
+    text = plain_json.dump_line(new) + "\n"
+    plain_json.write_atomically(workdir / COST, lambda part: part.write_text(text))
 
 
 def main(argv: Sequence[str]) -> None:
     """Does the run that the flags name."""
     del argv
     options = flags.FLAGS
-    run(
-        Path(options.comparison),
-        options.system,
-        options.seed,
-        lists=options.lists,
-        stress=options.stress,
-    )
+    if options.system != OURS:  # else JAX takes most of an accelerator's memory for itself
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    folder = Path(options.comparison)
+    run(folder, options.system, options.seed, lists=options.lists, stress=options.stress)
 
 
 if __name__ == "__main__":

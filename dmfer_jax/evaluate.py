@@ -3,6 +3,7 @@
   python -m dmfer_jax.evaluate --workdir=runs/ferplus_cpu --checkpoint=best --splits=valid
   python -m dmfer_jax.evaluate --workdir=runs/ferplus_cpu --lists=path/to/lists
   python -m dmfer_jax.evaluate --workdir=runs/ferplus_cpu --splits=test --stress
+  python -m dmfer_jax.evaluate --workdir=runs/ferplus_cpu --splits=test --predictions=said.csv
 
 Prints tables and, as its last line, one line of JSON. Writes the report and figures of the
 evaluation into `<workdir>/evaluation/`.
@@ -27,6 +28,7 @@ from dmfer_jax.feeding import Feed
 from dmfer_jax.prepare import ensure_built
 from dmfer_jax.reporting import figures, stress_report
 from dmfer_jax.reporting import report as reports
+from dmfer_jax.reporting.predictions import Predictions, write_predictions
 from dmfer_jax.scoring import Trained, score, score_checkpoint
 from dmfer_jax.stress import score_stress
 from dmfer_jax.trained import load_trained
@@ -95,6 +97,7 @@ def evaluate(
     *,
     lists: str = "",
     stress: bool = False,
+    predictions: str = "",
     data_dir: str = "",
     source: str = "",
     load: Loader | None = None,
@@ -108,6 +111,7 @@ def evaluate(
         trained on that one, its test splits.
       lists: file or folder of occlusion and pose lists, whose images are looked for in the splits.
       stress: whether the splits are scored under every kind of harm, too.
+      predictions: CSV file to write what is said of each image of the one split; none if not given.
       data_dir: where built records are, if not where the run had them.
       source: file or folder as downloaded, if not where the run had it.
       load: what reads the checkpoint, if it is not one of this project's own.
@@ -116,8 +120,8 @@ def evaluate(
       A report (see `reporting.report`).
 
     Raises:
-      UserError: there is no such run, checkpoint, split or list, or the records are of other
-        classes than the run.
+      UserError: there is no such run, checkpoint, split or list, the records are of other classes
+        than the run, or predictions of several splits are to be written to one file.
     """
     config = run_folder.load_config(workdir)
     config.data.data_dir = data_dir or config.data.data_dir
@@ -125,6 +129,11 @@ def evaluate(
     validate(config)
     found = read_lists(lists, config.data.dataset) if lists else []
     names = names or _default_splits(config, bool(lists))
+    if predictions and len(names) != 1:
+        raise UserError(
+            f"--predictions is one file, and {len(names)} splits are scored ({', '.join(names)}); "
+            "name one with --splits"
+        )
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.train.eval_batch_size, "train.eval_batch_size", mesh)
     data = config.data
@@ -143,7 +152,12 @@ def evaluate(
         return Feed(split, mesh, config.data.device_gib)
 
     scored = map(feed, [*splits, *listed.splits])  # one after the other is on the devices
-    entry = score_checkpoint(eval_step, train_state, scored, config, note["epoch"])
+    said: dict[str, Predictions] | None = {} if predictions else None
+    entry = score_checkpoint(eval_step, train_state, scored, config, note["epoch"], said)
+    if said and distributed.is_main():
+        of_split = said[names[0]]
+        true = [class_names[label] for label in of_split.labels]
+        write_predictions(predictions, of_split.names, class_names, of_split.probabilities, true)
     for split in listed.splits:
         entry["splits"][split.name]["list"] = listed.counts[split.name]
     if stress:
@@ -182,6 +196,7 @@ def main(argv: Sequence[str]) -> None:
         options.splits,
         lists=options.lists,
         stress=options.stress,
+        predictions=options.predictions,
         data_dir=options.data_dir,
         source=options.source,
     )
@@ -213,6 +228,9 @@ if __name__ == "__main__":
     )
     flags.DEFINE_bool(
         "stress", False, "Also scores the splits under eleven kinds of harm at five levels each."
+    )
+    flags.DEFINE_string(
+        "predictions", "", "CSV file to write what is said of each image of the one split."
     )
     flags.DEFINE_string("data_dir", "", "Where built records are, if not where the run had them.")
     flags.DEFINE_string("source", "", "File or folder as downloaded, if not where the run had it.")

@@ -1,6 +1,7 @@
 """The training loop: batch, step, log, evaluate, save, again and again."""
 
 import json
+import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -56,7 +57,7 @@ def train_steps(
     """
     options, start = run.config.train, int(train_state.step)
     batches, progress = read_batches(run, start), make_progress(run, start)
-    started = time.monotonic() - note["seconds"]
+    count_time = go_on_counting(note)
     guard = jax.transfer_guard("disallow")
     rates, skipped = list_learning_rates(run), int(train_state.skipped)
     opened = writers.RunLog(run.workdir, start, writes=distributed.is_main())
@@ -94,13 +95,12 @@ def train_steps(
             if ends_epoch and run.valid_feed:
                 scored = score_validation(run, run.valid_feed, progress, train_state, eval_step)
                 valid_accuracy = scored["accuracy"]
-                seconds = time.monotonic() - started
-                log_validation(run.valid_feed, log, progress, step, epoch, seconds, scored)
+                log_validation(run.valid_feed, log, progress, step, epoch, count_time(), scored)
             if saves:
                 note = {
                     **describe(run),
                     "epoch": step / run.total_steps * options.epochs,
-                    "seconds": time.monotonic() - started,
+                    **count_time(),
                     "input_wait": progress.input_wait,
                     "pending": step_log.pending,
                 }
@@ -127,6 +127,29 @@ def describe(run: Run) -> dict[str, Any]:
         "config": config,
         "run": {key: value for key, value in run.description.items() if key != "config"},
     }
+
+
+def go_on_counting(note: dict[str, Any]) -> Callable[[], dict[str, float]]:
+    """Returns what tells the time that a run has taken, with that of its checkpoint.
+
+    Args:
+      note: of the checkpoint.
+
+    Returns:
+      What returns `seconds`, and `cpu_seconds` unless the checkpoint is from before it was counted.
+    """
+    clocks = {"seconds": time.monotonic, "cpu_seconds": _processor_seconds}
+    began = {name: clock() - note[name] for name, clock in clocks.items() if name in note}
+    return lambda: {name: clocks[name]() - since for name, since in began.items()}
+
+
+def _processor_seconds() -> float:
+    """Time of all cores in this process and in those that it has started and that have ended.
+
+    Beside other work on the same machine it tells more than the clock does.
+    """
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def list_learning_rates(run: Run) -> np.ndarray:
@@ -174,12 +197,12 @@ def log_validation(
     progress: console.Progress,
     step: int,
     epoch: int,
-    seconds: float,
+    times: dict[str, float],
     scored: dict[str, Any],
 ) -> None:
-    """Logs what the validation split scored, and when: seconds of training, with this scoring."""
+    """Logs what the validation split scored, and at what time of the run."""
     headlines = {name: scored[name] for name in reports.HEADLINES}
-    log.write(step, kind="eval", epoch=epoch, split=feed.split.name, seconds=seconds, **headlines)
+    log.write(step, kind="eval", epoch=epoch, split=feed.split.name, **times, **headlines)
     progress.end_epoch(
         epoch,
         f"{feed.split.name} accuracy {console.percent(scored['accuracy'])}, "

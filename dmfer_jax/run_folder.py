@@ -38,15 +38,43 @@ def check_same_config(holder: Path, old: ConfigDict | dict[str, Any], config: Co
     Raises:
       UserError: they differ in what a run computes; the message lists the fields.
     """
-    known = get_config()
-    known.update(old)
-    plain = [json.loads(one.to_json_best_effort()) for one in (known, config)]
-    differences = _differences(*plain)
-    if differences:
+    if differences := find_differences(old, config):
         raise UserError(
             f"{holder} is of a run of another config: {'; '.join(differences)}. "
             "Use another --workdir, or set these back to go on with that run."
         )
+
+
+def find_differences(old: ConfigDict | dict[str, Any], config: ConfigDict) -> list[str]:
+    """Returns in what two configs describe other runs, such as "loss.margin was 0.2 and is 0.3".
+
+    Args:
+      old: fields that were not there yet have their defaults.
+      config: of now.
+    """
+    known = get_config()
+    known.update(old)
+    before, now = (flatten(one) for one in (known, config))
+    return [
+        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and key not in MAY_CHANGE
+    ]
+
+
+def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
+    """Returns a config as {"loss.margin": 0.2, ...}, of values that JSON has."""
+
+    def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        leaves: dict[str, Any] = {}
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                leaves |= flat(value, f"{prefix}{key}.")
+            else:
+                leaves[prefix + key] = value
+        return leaves
+
+    return flat(json.loads(ConfigDict(config).to_json_best_effort()))
 
 
 def load_config(workdir: Path) -> ConfigDict:
@@ -75,7 +103,7 @@ def _read_config(path: Path) -> ConfigDict:
     return config
 
 
-_MAY_CHANGE = (
+MAY_CHANGE = (
     "init_from",  # a path; that the file is the same is checked in `initial`
     "data.source",
     "data.data_dir",
@@ -89,21 +117,3 @@ _MAY_CHANGE = (
     "train.nonfinite",
 )
 """Fields that do not change what a run computes."""
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        leaves: dict[str, Any] = {}
-        for key, value in tree.items():
-            if isinstance(value, dict):
-                leaves |= flat(value, f"{prefix}{key}.")
-            else:
-                leaves[prefix + key] = value
-        return leaves
-
-    before, now = flat(old), flat(new)
-    return [
-        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key not in _MAY_CHANGE
-    ]

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from dmfer_jax import metrics, sharding, steps
 from dmfer_jax.feeding import Feed
+from dmfer_jax.reporting.predictions import Predictions
 
 
 class Trained(Protocol):
@@ -18,6 +19,11 @@ class Trained(Protocol):
     @property
     def step(self) -> Any:
         """Steps done, a whole number."""
+        ...
+
+    @property
+    def params(self) -> Any:
+        """A tree of arrays, the numbers that the network learns."""
         ...
 
     def eval_variables(self) -> dict[str, Any]:
@@ -30,7 +36,11 @@ class Trained(Protocol):
 
 
 def score(
-    eval_step: steps.EvalStep, variables: dict[str, Any], feed: Feed, batch_size: int
+    eval_step: steps.EvalStep,
+    variables: dict[str, Any],
+    feed: Feed,
+    batch_size: int,
+    said: dict[str, Predictions] | None = None,
 ) -> dict[str, Any]:
     """Scores every example of a split once.
 
@@ -39,6 +49,7 @@ def score(
       variables: of the network, as `TrainState.eval_variables` gives them.
       feed: of the split to score.
       batch_size: over all devices and hosts together.
+      said: gets the predictions, under the name of the split; they are not kept if not given.
 
     Returns:
       `metrics.summarize`'s dict, with the key `deduplicated` where the split has images whose
@@ -47,24 +58,25 @@ def score(
     """
     split = feed.split
     names = split.class_names
-    predicted: list[jax.Array] = []
+    keeps = said is not None or bool(split.groups)
+    kept: list[jax.Array] = []
     with jax.transfer_guard("allow"):  # of its constants, once
         totals: Any = jax.device_put(steps.empty_totals(len(names)), sharding.replicated(feed.mesh))
     for batch in feed.eval_batches(batch_size):
         totals, probabilities = eval_step(variables, batch, totals)
-        if split.groups:
-            predicted.append(probabilities)
+        if keeps:
+            kept.append(probabilities)
     totals = jax.device_get(totals)
     summary = metrics.summarize(totals["all"], names)
     if split.repeated.any():
         summary["deduplicated"] = metrics.summarize(totals["first"], names)
-    if split.groups:
+    if keeps:
         # The last batch ends in padding.
-        classes = np.concatenate([sharding.fetch(one) for one in predicted]).argmax(-1)[
-            : len(split)
-        ]
-        if groups := accuracy_by_group(classes, split.labels, split.groups):
+        fetched = np.concatenate([sharding.fetch(one) for one in kept])[: len(split)]
+        if groups := accuracy_by_group(fetched.argmax(-1), split.labels, split.groups):
             summary["groups"] = groups
+        if said is not None:
+            said[split.name] = Predictions(split.identifiers, split.labels, fetched)
     return summary
 
 
@@ -106,6 +118,7 @@ def score_checkpoint(
     feeds: Iterable[Feed],
     config: ConfigDict,
     epoch: float,
+    said: dict[str, Predictions] | None = None,
 ) -> dict[str, Any]:
     """Scores a checkpoint on splits.
 
@@ -115,18 +128,21 @@ def score_checkpoint(
       feeds: of the splits to score.
       config: of the run.
       epoch: epochs trained.
+      said: gets the predictions of each split, as in `score`.
 
     Returns:
-      A report's entry for the checkpoint: `epoch`, `step`, `chosen_on`, `splits` (of `score`) and
-      `centers` (of `metrics.center_report`; None where there are none).
+      A report's entry for the checkpoint: `epoch`, `step`, `chosen_on`, `parameters` (numbers that
+      the network learns), `splits` (of `score`) and `centers` (of `metrics.center_report`; None
+      where there are none).
     """
     variables, centers = train_state.eval_variables(), train_state.class_centers()
     return {
         "epoch": epoch,
         "step": int(train_state.step),
         "chosen_on": config.data.valid_split,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(train_state.params)),
         "splits": {
-            feed.split.name: score(eval_step, variables, feed, config.train.eval_batch_size)
+            feed.split.name: score(eval_step, variables, feed, config.train.eval_batch_size, said)
             for feed in feeds
         },
         "centers": None if centers is None else metrics.center_report(np.asarray(centers)),

@@ -22,6 +22,7 @@ from dmfer_jax.data import augment
 from dmfer_jax.errors import UserError
 from dmfer_jax.prepare import ensure_built
 from dmfer_jax.reporting.console import number
+from dmfer_jax.reporting.predictions import Predictions, write_run_predictions
 from dmfer_jax.run import Run, start_run
 from dmfer_jax.train import check_same_records, make_report, show_report
 from dmfer_jax.trained import check_classes
@@ -45,6 +46,12 @@ class TorchState:
     def step(self) -> int:
         """Steps done."""
         return self.trainer.steps
+
+    @property
+    def params(self) -> dict[str, np.ndarray]:
+        """The numbers that the network learns, by name."""
+        learned = self.trainer.model.named_parameters()
+        return {name: parameter.detach().cpu().numpy() for name, parameter in learned}
 
     def eval_variables(self) -> dict[str, Any]:
         """The network's numbers to evaluate with, by name."""
@@ -112,7 +119,9 @@ def train(system: str, config: ConfigDict, workdir: Path) -> dict[str, Any]:
             began,
             stop=stop,
         )
-        report = make_report(run, train_state, note, checkpoints, eval_step, network.restore)
+        said: dict[str, Predictions] = {}
+        report = make_report(run, train_state, note, checkpoints, eval_step, network.restore, said)
+        write_run_predictions(workdir / "predictions.npz", run.train.class_names, said)
         show_report(workdir, report)
     return report
 
@@ -208,7 +217,7 @@ def begin_or_restore(run: Run, network: Network) -> tuple[TorchState, dict[str, 
     """
     step = network.checkpoints.step("last")
     if step is None:
-        return TorchState(network.trainer), {"seconds": 0.0}
+        return TorchState(network.trainer), {"seconds": 0.0, "cpu_seconds": 0.0}
     note = network.checkpoints.note(step)
     check_classes(network.checkpoints.folder / str(step), note, run.train.class_names)
     check_same_records(note["run"], run)

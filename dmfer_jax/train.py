@@ -39,6 +39,7 @@ from dmfer_jax.feeding import Feed
 from dmfer_jax.prepare import ensure_built
 from dmfer_jax.reporting import report as reports
 from dmfer_jax.reporting import writers
+from dmfer_jax.reporting.predictions import Predictions, write_run_predictions
 from dmfer_jax.run import Run, print_summary, start_run
 from dmfer_jax.scoring import Trained, score_checkpoint
 from dmfer_jax.state import TrainState
@@ -50,7 +51,8 @@ def train(config: ConfigDict, workdir: Path, began: float | None = None) -> dict
 
     Args:
       config: of `config.get_config`, with changes.
-      workdir: gets config.json, checkpoints, metrics.jsonl, tensorboard, report.json and figures.
+      workdir: gets config.json, checkpoints, metrics.jsonl, tensorboard, predictions.npz,
+        report.json and figures.
       began: when the command was given, by `time.monotonic`; now, unless told.
 
     Returns:
@@ -99,8 +101,10 @@ def go_on(run: Run, began: float) -> dict[str, Any]:
         def load(step: int) -> TrainState:
             return checkpoints.load(step, like, sharding.replicated(run.mesh))
 
-        report = make_report(run, train_state, note, checkpoints, eval_step, load)
+        said: dict[str, Predictions] = {}
+        report = make_report(run, train_state, note, checkpoints, eval_step, load, said)
     if distributed.is_main():
+        write_run_predictions(workdir / "predictions.npz", run.train.class_names, said)
         show_report(workdir, report)
     return report
 
@@ -144,7 +148,7 @@ def init_or_restore(
       UserError: the checkpoint is of other classes, another config or other records.
     """
     if init is not None:
-        return init()(), {"seconds": 0.0}
+        return init()(), {"seconds": 0.0, "cpu_seconds": 0.0}
     step = checkpoints.step("last")
     assert step is not None
     note, folder = checkpoints.note(step), checkpoints.folder / str(step)
@@ -190,19 +194,52 @@ def make_report(
     checkpoints: Any,
     eval_step: steps.EvalStep,
     load: Callable[[int], Trained],
+    said: dict[str, Predictions],
 ) -> dict[str, Any]:
     """Scores the last epoch, and the one chosen on validation, on the test splits too.
 
     Args:
       run: that is over.
-      train_state: its last state.
-      note: of its last checkpoint.
-      checkpoints: that tell the best step and its note.
+      train_state: the last one.
+      note: of its checkpoint.
+      checkpoints: of the run.
       eval_step: of `steps.make_eval_step`.
       load: reads the state of a checkpoint.
+      said: gets the last epoch's predictions of each split.
+    """
+    feeds, missing = load_scored(run)
+    config = run.config
+    scored = {"last": score_checkpoint(eval_step, train_state, feeds, config, note["epoch"], said)}
+    best_step = checkpoints.step("best") if run.valid_feed else None
+    if best_step == scored["last"]["step"]:
+        scored["best"] = scored["last"]
+    elif best_step is not None:
+        epoch = checkpoints.note(best_step)["epoch"]
+        scored["best"] = score_checkpoint(eval_step, load(best_step), feeds, config, epoch)
+    if lost := find_lost_best(run, best_step):
+        print(lost)
+    return {
+        **run.description,
+        **initial.describe_start(run.workdir),
+        "not_scored": missing,
+        **({"best_lost": lost} if lost else {}),
+        "train": {
+            "epochs": run.config.train.epochs,
+            "steps": run.total_steps,
+            "examples": len(run.train),
+            "seconds": note["seconds"],
+            "cpu_seconds": note.get("cpu_seconds"),
+            "images_per_second": run.total_steps * run.config.train.batch_size / note["seconds"],
+            "input_wait_share": note.get("input_wait"),
+        },
+        "checkpoints": scored,
+    }
 
-    Returns:
-      The report (see `reporting.report`).
+
+def load_scored(run: Run) -> tuple[list[Feed], list[str]]:
+    """Returns what a run that is over is scored on, and test splits that the build does not have.
+
+    It is the validation split, unless that was trained on, and the test splits.
     """
     options = run.config.data
     built = split_names(run.dataset_dir)
@@ -219,33 +256,7 @@ def make_report(
     ]
     if missing:
         print(f"not scored, since the source has no such rows: {', '.join(missing)}")
-
-    def entry(scored: Trained, epoch: float) -> dict[str, Any]:
-        return score_checkpoint(eval_step, scored, feeds, run.config, epoch)
-
-    scored = {"last": entry(train_state, note["epoch"])}
-    best_step = checkpoints.step("best") if run.valid_feed else None
-    if best_step == scored["last"]["step"]:
-        scored["best"] = scored["last"]
-    elif best_step is not None:
-        scored["best"] = entry(load(best_step), checkpoints.note(best_step)["epoch"])
-    if lost := find_lost_best(run, best_step):
-        print(lost)
-    return {
-        **run.description,
-        **initial.describe_start(run.workdir),
-        "not_scored": missing,
-        **({"best_lost": lost} if lost else {}),
-        "train": {
-            "epochs": run.config.train.epochs,
-            "steps": run.total_steps,
-            "examples": len(run.train),
-            "seconds": note["seconds"],
-            "images_per_second": run.total_steps * run.config.train.batch_size / note["seconds"],
-            "input_wait_share": note.get("input_wait"),
-        },
-        "checkpoints": scored,
-    }
+    return feeds, missing
 
 
 def find_lost_best(run: Run, best_step: int | None) -> str | None:

@@ -1,5 +1,6 @@
 """Evaluation of a checkpoint: on splits and lists, and where the records have moved."""
 
+import csv
 import io
 import json
 import shutil
@@ -7,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -15,6 +17,7 @@ from dmfer_jax import evaluate, run_folder
 from dmfer_jax.errors import UserError
 from dmfer_jax.labels import EXPRESSION_NAMES
 from dmfer_jax.reporting import report as reports
+from dmfer_jax.reporting.predictions import read_predictions
 from tests.conftest import make_tiny_config, save_random_run
 from tests.data_builders import ferplus_files
 
@@ -96,7 +99,7 @@ def test_command_leaves_a_report_figures_and_a_last_line_of_json(
 ):
     given = {"workdir": workdir, "lists": str(lists), **places}
     absent = {"splits": [], "stress": False, "source": "", "checkpoint": "last"}
-    absent |= {"coordinator": "", "processes": None, "process": None}
+    absent |= {"predictions": "", "coordinator": "", "processes": None, "process": None}
     options = SimpleNamespace(**given, **absent)
     monkeypatch.setattr(evaluate, "flags", SimpleNamespace(FLAGS=options))
     evaluate.main([])
@@ -179,3 +182,24 @@ def test_printed_report_says_what_of_the_lists_was_found(workdir, lists, places)
     assert "pose_30: 1 of its labels differ from the records', which count" in text
     assert "occlusion: incomplete: its score cannot stand beside other people's" in text
     assert "pose_45: not scored. None of its 1 names" in text
+
+
+def test_predictions_are_written_of_each_image_and_not_of_the_lists(
+    workdir, lists, places, tmp_path
+):
+    path = tmp_path / "said.csv"
+    report = evaluate.evaluate(
+        workdir, "last", ["test"], lists=str(lists), predictions=str(path), **places
+    )
+    names, probabilities = read_predictions(path, EXPRESSION_NAMES)
+    assert [name.partition(".")[0] for name in names] == ["fer0032220", "fer0032221"]
+    with path.open() as file:
+        assert [row["label"] for row in csv.DictReader(file)] == ["neutral", "surprise"]
+    confusion = np.zeros((8, 8), int)
+    np.add.at(confusion, ([0, 2], probabilities.argmax(1)), 1)
+    assert report["checkpoints"]["last"]["splits"]["test"]["confusion"] == confusion.tolist()
+
+
+def test_predictions_of_several_splits_do_not_go_into_one_file(workdir, places):
+    with pytest.raises(UserError, match=r"one file, and 2 splits are scored \(valid, test\)"):
+        evaluate.evaluate(workdir, "last", ["valid", "test"], predictions="said.csv", **places)

@@ -11,6 +11,7 @@ from dmfer_jax import metrics, scoring, sharding
 from dmfer_jax.data.sources import Split
 from dmfer_jax.feeding import Feed
 from dmfer_jax.labels import EXPRESSION_NAMES
+from dmfer_jax.reporting.predictions import Predictions
 
 
 def test_accuracy_by_group_is_that_of_each_groups_images():
@@ -50,7 +51,11 @@ def predict_pixel(_: Any, batch: dict[str, jax.Array], totals: Any) -> Any:
 
 
 def score_pixels(
-    pixels: list[int], labels: list[int], groups: dict[str, list[str]], device_gib: float = 1
+    pixels: list[int],
+    labels: list[int],
+    groups: dict[str, list[str]],
+    device_gib: float = 1,
+    said: dict[str, Predictions] | None = None,
 ) -> dict:
     split = Split(
         name="test",
@@ -63,7 +68,7 @@ def score_pixels(
         groups={key: np.array(values) for key, values in groups.items()},
         class_names=EXPRESSION_NAMES,
     )
-    return scoring.score(predict_pixel, {}, Feed(split, sharding.make_mesh(), device_gib), 4)
+    return scoring.score(predict_pixel, {}, Feed(split, sharding.make_mesh(), device_gib), 4, said)
 
 
 @pytest.mark.parametrize("device_gib", [1, 0])
@@ -77,3 +82,27 @@ def test_scores_by_group_add_up_to_the_score_of_the_split_without_its_padding(de
     assert found["groups"]["group"]["b"]["accuracy"] == 1 / 2
     assert "groups" not in score_pixels([1], [1], {})
     assert "groups" not in score_pixels([1], [1], {"group": ["unknown"]})
+
+
+def test_predictions_are_those_of_every_image_once_without_padding():
+    said: dict[str, Predictions] = {}
+    score_pixels([1, 2, 3, 4, 5, 6], [1, 0, 3, 4, 0, 6], {}, said=said)
+    assert list(said) == ["test"]
+    assert said["test"].names.tolist() == [f"{row}.jpg" for row in range(6)]
+    np.testing.assert_array_equal(said["test"].labels, [1, 0, 3, 4, 0, 6])
+    np.testing.assert_array_equal(said["test"].probabilities, np.eye(8)[[1, 2, 3, 4, 5, 6]])
+
+
+def test_image_without_a_name_of_its_own_is_told_by_its_row():
+    split = Split(
+        name="test",
+        images=np.zeros((4, 1, 1, 1), np.uint8),
+        labels=np.zeros(4, np.int32),
+        targets=np.ones((4, 1), np.float32),
+        rows=np.array([3, 5, 8, 9]),
+        repeated=np.zeros(4, bool),
+        names=np.array(["a.png", "", "b.png", "a.png"]),
+        groups={},
+        class_names=("neutral",),
+    )
+    assert split.identifiers.tolist() == ["a.png (row 3)", "row 5", "b.png", "a.png (row 9)"]

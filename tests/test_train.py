@@ -17,6 +17,7 @@ from dmfer_jax import (
     checkpoint_record,
     evaluate,
     feeding,
+    loop,
     run_folder,
     sharding,
     state,
@@ -27,6 +28,7 @@ from dmfer_jax.data import builds, sources
 from dmfer_jax.errors import UserError
 from dmfer_jax.optimizer import make_optimizer
 from dmfer_jax.reporting import figures
+from dmfer_jax.reporting.predictions import read_run_predictions
 from dmfer_jax.reporting.writers import read_jsonl
 
 TOTAL_STEPS = 12  # 48 faces, 2 epochs, batches of 8
@@ -47,7 +49,7 @@ def saved_state(workdir: Path, which: str = "last"):
 
 def logged(workdir: Path) -> list[dict]:
     """The log without what depends on the machine."""
-    timed = ("images_per_second", "input_wait")
+    timed = ("images_per_second", "input_wait", "seconds", "cpu_seconds")
     rows = read_jsonl(workdir / "metrics.jsonl")
     return [{key: row[key] for key in row if key not in timed} for row in rows]
 
@@ -88,6 +90,7 @@ def test_resumed_run_equals_uninterrupted_run(tiny_config, finished, tmp_path, m
     report = train.train(tiny_config, halves)
     assert "going on from step 5 of 12" in capsys.readouterr().out
     jax.tree.map(np.testing.assert_array_equal, saved_state(whole), saved_state(halves))
+    assert report["train"]["cpu_seconds"] > 0
     assert report["checkpoints"] == whole_report["checkpoints"]
     assert logged(halves) == logged(whole)  # step 5 was saved between two lines
     assert [row["step"] for row in logged(whole)] == [2, 4, 6, 6, 8, 10, 12, 12]
@@ -156,6 +159,27 @@ def test_run_leaves_a_report_that_says_what_was_done(tiny_config, finished):
         assert np.shape(entry["centers"]["cosines"]) == (8, 8)
     assert report["checkpoints"]["last"]["step"] == TOTAL_STEPS
     assert str(workdir) not in json.dumps(report)
+
+
+def test_run_leaves_what_it_said_of_each_image_in_its_last_epoch(finished):
+    workdir, report = finished
+    class_names, said = read_run_predictions(workdir / "predictions.npz")
+    splits = report["checkpoints"]["last"]["splits"]
+    assert list(said) == list(splits)
+    for name, summary in splits.items():
+        confusion = np.zeros((8, 8), int)
+        np.add.at(confusion, (said[name].labels, said[name].probabilities.argmax(1)), 1)
+        assert confusion.tolist() == summary["confusion"]
+        assert summary["labels"] == list(class_names)
+        assert len(set(said[name].names)) == 16
+
+
+def test_time_goes_on_from_that_of_the_checkpoint():
+    time = loop.go_on_counting({"seconds": 100.0, "cpu_seconds": 50.0, "epoch": 1.0})()
+    assert 100 <= time["seconds"] < 110
+    assert 50 <= time["cpu_seconds"] < 60
+    # Half of a run is not its time: one from before processor time was counted has none.
+    assert list(loop.go_on_counting({"seconds": 1.0})()) == ["seconds"]
 
 
 def test_best_epoch_is_the_one_of_highest_validation_accuracy(finished):

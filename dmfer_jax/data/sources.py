@@ -64,6 +64,20 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def identifiers(self) -> np.ndarray:
+        """What tells each image from the others of its split: str `[n]`.
+
+        Its name; "row 7", by its row in the source, where that has no name for it; and both where
+        two images have one name.
+        """
+        _, position, count = np.unique(self.names, return_inverse=True, return_counts=True)
+        rows = [f"row {row}" for row in self.rows.tolist()]
+        named = zip(self.names.tolist(), rows, (count[position] > 1).tolist(), strict=True)
+        return np.array(
+            [f"{name} ({row})" if name and twice else name or row for name, row, twice in named]
+        )
+
 
 class RecordImages:
     """Images that are read and decoded when they are asked for.

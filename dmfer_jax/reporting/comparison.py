@@ -1,289 +1,310 @@
-"""The table of a comparison: what each system scored and what it cost, as means over seeds.
+"""The table of a comparison: what each system scored, how sure its lead is, and what it cost.
 
-It is made of flat rows, one for each run and checkpoint, which stand in `compare.csv`; the printed
-table and `table.md` are their means.
+Scores are rows of results (see `rows`), a system being their variant; costs are rows of their own,
+one for each run. Differences from the baseline are paired by images and seeds, as in an ablation.
 """
 
 import csv
 import io
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from dmfer_jax.reporting import plain_json
+from dmfer_jax.reporting import ablation_table, plain_json
+from dmfer_jax.reporting.ablation_table import Difference, mean_and_deviation
+from dmfer_jax.reporting.bootstrap import CONFIDENCE
 from dmfer_jax.reporting.console import number, print_table
-from dmfer_jax.reporting.report import HEADLINES, main_split
+from dmfer_jax.reporting.report import main_split
+from dmfer_jax.reporting.rows import COLUMNS, numbers
 
-BASELINE = "plain_torch"
-"""The system whose accuracy the others are timed to."""
+Row = Mapping[str, str]
+
+COST_COLUMNS = (
+    "system",
+    "seed",
+    "flops",  # floating point operations of the forward pass of one image
+    "images_per_second",  # of steps, without compiling and evaluating; of the last process
+    "peak_bytes",  # the most memory that the process of the training had resident
+    "hours",  # of training, by the clock, with compiling and validation
+    "cpu_hours",  # the same of all cores
+    "hours_to_baseline",  # until an epoch was as accurate on valid as the baseline in its last one
+    "cpu_hours_to_baseline",
+)
+"""The columns of `costs.csv`."""
+
+PREDICTIONS = "predictions"
+"""The epoch rule of a system of which only predictions are known."""
 
 
-class RunResult(NamedTuple):
-    """What a run left behind.
+class Comparison(NamedTuple):
+    """What is known of the systems, as far as they are trained.
 
     Attributes:
-      system: its name.
-      seed: its seed.
-      report: of its training (see `reporting.report`).
-      evaluation: a report of its last epoch on lists and under stress; None where not asked for.
-      log: the rows of its metrics.jsonl.
-      usage: of `usage.total`.
-      size: `parameters` and `flops` (of the forward pass of one image).
-      command: that repeats it.
+      baseline: the system that the others are compared with.
+      rows: of results, of all runs and of predictions; the systems in the order of the tables.
+      costs: one for each run, by `COST_COLUMNS`; None where unknown.
+      differences: of `ablation_table.find`.
     """
 
-    system: str
-    seed: int
-    report: Mapping[str, Any]
-    evaluation: Mapping[str, Any] | None
-    log: Sequence[Mapping[str, Any]]
-    usage: Mapping[str, Any]
-    size: Mapping[str, int]
-    command: str
+    baseline: str
+    rows: Sequence[Row]
+    costs: Sequence[Mapping[str, Any]]
+    differences: Sequence[Difference]
+
+    @property
+    def split(self) -> str:
+        """The split of the first table."""
+        return main_split([row["split"] for row in self.rows])
 
 
-COLUMNS = (
-    "system",
-    "checkpoint",
-    "seed",
-    "dataset",
-    "protocol",
-    "split",
-    "examples",
-    *HEADLINES,
-    "deduplicated_accuracy",
-    "stress_mean_accuracy",
-    "parameters",
-    "flops",
-    "images_per_second",
-    "peak_bytes",
-    "hours",
-    "cpu_hours",
-    "hours_to_baseline",
-    "processes",
-    "killed",
-    "command",
-)
-"""Of `compare.csv`. `accuracy:NAME` of each further split and list stands behind them."""
-
-
-def list_rows(runs: Sequence[RunResult]) -> list[dict[str, Any]]:
-    """Returns one row for each run and checkpoint, in the order of the runs, None where unknown.
+def list_cost(
+    system: str,
+    report: Mapping[str, Any],
+    log: Sequence[Mapping[str, Any]],
+    cost: Mapping[str, Any],
+    goal: float | None,
+) -> dict[str, Any]:
+    """Returns what a run cost, by `COST_COLUMNS`.
 
     Args:
-      runs: of one comparison.
+      system: its name.
+      report: of the run.
+      log: the rows of its metrics.jsonl.
+      cost: its `flops` and `peak_bytes`, as far as they are known.
+      goal: the validation accuracy of the baseline with the same seed after its last epoch.
     """
-    goals = {run.seed: _last_accuracy(run.log) for run in runs if run.system == BASELINE}
-    return [
-        _list_row(run, checkpoint, goals.get(run.seed))
-        for run in runs
-        for checkpoint in run.report["checkpoints"]
-    ]
+    train = report["train"]
+    speeds = [row["images_per_second"] for row in log if row["kind"] == "train"]
+    scored = list_validations(log)
+    reached = {}
+    if goal is not None:
+        reached = next((row for row in scored if row["accuracy"] >= goal), {})
+    return {
+        "system": system,
+        "seed": report["seed"],
+        **{key: cost.get(key) for key in ("flops", "peak_bytes")},
+        "images_per_second": speeds[-1] if speeds else None,
+        "hours": _hours(train["seconds"]),
+        "cpu_hours": _hours(train.get("cpu_seconds")),
+        "hours_to_baseline": _hours(reached.get("seconds")),
+        "cpu_hours_to_baseline": _hours(reached.get("cpu_seconds")),
+    }
 
 
-def list_predicted_row(
-    name: str, summary: Mapping[str, Any], row: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Returns the row of a system of which only predictions are known.
+def list_validations(log: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Returns the rows of a log that tell an epoch's validation accuracy."""
+    return [row for row in log if row["kind"] == "eval" and row.get("accuracy") is not None]
+
+
+def find_differences(
+    baseline: str, rows: Sequence[Row], said: ablation_table.Said
+) -> list[Difference]:
+    """Compares systems with the baseline, on the splits that runs keep their predictions of.
+
+    Args:
+      baseline: one of the systems; nothing is compared where it has no run yet.
+      rows: of results.
+      said: as of `ablation_table.find`.
+
+    Raises:
+      UserError: two runs were scored on other images.
+    """
+    last = [row for row in rows if row["epoch_rule"] == "last"]
+    systems: dict[str, dict[str, Any]] = {row["variant"]: {} for row in last}
+    if baseline not in systems:
+        return []
+    runs = dict.fromkeys((row["variant"], row["seed"]) for row in last)
+    known = {split for run in runs for split in said(*run)}  # those of lists are not kept
+    of_known = [row for row in last if row["split"] in known]
+    return ablation_table.find("", baseline, systems, of_known, said).differences
+
+
+def list_predicted_row(name: str, summary: Mapping[str, Any], like: Row) -> dict[str, str]:
+    """Returns the row of results of a system of which only predictions are known.
 
     Args:
       name: of the system.
       summary: of its predictions, as of `metrics.summarize`.
-      row: of a run on the same split.
+      like: a row of the same split.
     """
-    of_split = {key: row[key] for key in ("dataset", "protocol", "split")}
-    return {"system": name, "checkpoint": "predictions", **of_split, **_list_scores(summary)}
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes rows as CSV, empty where unknown; the file is whole or not there."""
-    further = dict.fromkeys(key for row in rows for key in row if key not in COLUMNS)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*COLUMNS, *further], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    plain_json.write_atomically(path, lambda part: part.write_text(text.getvalue(), "utf-8"))
-
-
-def print_comparison(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
-    """Prints the means of the rows, as tables that fit 80 columns where there are few lists."""
-    console = console or Console(highlight=False)
-    for title, header, cells in _tables(rows):
-        print_table(console, title, header, cells)
-    for line in _notes(rows):
-        console.print(line, markup=False)
-
-
-def write_markdown(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes the same tables as Markdown."""
-    lines: list[str] = []
-    for title, header, cells in _tables(rows):
-        aligned = ["---", *["---:"] * (len(header) - 1)]
-        table = [header, aligned, *cells]
-        lines += [f"## {title}", "", *(f"| {' | '.join(map(_escape, row))} |" for row in table), ""]
-    lines += [f"{line}  " for line in _notes(rows)]
-    text = "\n".join(lines) + "\n"
-    plain_json.write_atomically(path, lambda part: part.write_text(text, "utf-8"))
-
-
-def _list_row(run: RunResult, checkpoint: str, goal: float | None) -> dict[str, Any]:
-    found = run.report["checkpoints"][checkpoint]
-    split = main_split(found["splits"])
-    row = {
-        "system": run.system,
-        "checkpoint": checkpoint,
-        "seed": run.seed,
-        "dataset": run.report["dataset"],
-        "protocol": run.report.get("protocol"),
-        "split": split,
-        **_list_scores(found["splits"][split]),
-    }
-    splits, stress = dict(found["splits"]), {}
-    if checkpoint == "last" and run.evaluation:
-        evaluated = run.evaluation["checkpoints"]["last"]
-        splits |= evaluated["splits"]
-        stress = evaluated.get("stress", {}).get(split) or {}
-    train = run.report["train"]
-    cpu_seconds = run.usage["cpu_seconds"]
-    row |= {
-        "stress_mean_accuracy": stress.get("mean_accuracy"),
-        **{key: run.size[key] for key in ("parameters", "flops")},
-        "images_per_second": train["images_per_second"],
-        "peak_bytes": run.usage["peak_bytes"],
-        "hours": train["seconds"] / 3600,
-        "cpu_hours": None if cpu_seconds is None else cpu_seconds / 3600,
-        "hours_to_baseline": _hours_to(goal, run.log),
-        **{key: run.usage[key] for key in ("processes", "killed")},
-        "command": run.command,
-    }
-    further = {name: one["accuracy"] for name, one in splits.items() if name != split}
-    return row | {f"{_FURTHER}{name}": accuracy for name, accuracy in further.items()}
-
-
-def _list_scores(summary: Mapping[str, Any]) -> dict[str, Any]:
+    same = ("experiment", "dataset", "protocol", "split")
+    scores = {key: summary[key] for key in ("accuracy", "mean_class_accuracy", "macro_f1", "ece")}
+    scores["deduplicated_accuracy"] = (summary.get("deduplicated") or {}).get("accuracy")
     return {
-        "examples": summary["examples"],
-        **{key: summary[key] for key in HEADLINES},
-        "deduplicated_accuracy": (summary.get("deduplicated") or {}).get("accuracy"),
+        **dict.fromkeys(COLUMNS, ""),
+        **{key: like[key] for key in same},
+        "variant": name,
+        "epoch_rule": PREDICTIONS,
+        "images": str(summary["examples"]),
+        **{key: "" if value is None else f"{value:.6f}" for key, value in scores.items()},
     }
 
 
-def _validations(log: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [row for row in log if row.get("kind") == "eval" and row.get("accuracy") is not None]
+def print_comparison(found: Comparison, console: Console | None = None) -> None:
+    """Prints the tables; they fit 80 columns where there are few lists."""
+    console = console or Console(highlight=False)
+    for title, header, cells in _tables(found):
+        print_table(console, title, header, cells)
+    console.print()
+    for note in _notes(found):
+        console.print(note, markup=False)
 
 
-def _last_accuracy(log: Sequence[Mapping[str, Any]]) -> float | None:
-    """The validation accuracy after the last epoch; None where an epoch's was not taken."""
-    rows = _validations(log)
-    return rows[-1]["accuracy"] if rows else None
+def write_comparison(folder: Path, found: Comparison) -> None:
+    """Writes `table.md`, `compare.csv` (the rows of results) and `costs.csv`."""
+    lines: list[str] = []
+    for title, header, cells in _tables(found):
+        lines += [f"**{title}**", "", f"| {' | '.join(header)} |"]
+        lines.append("|---" + "|--:" * (len(header) - 1) + "|")
+        lines += [*(f"| {' | '.join(row)} |" for row in cells), ""]
+    lines += [f"- {note}" for note in _notes(found)]
+    _write(folder / "table.md", "\n".join(lines) + "\n")
+    _write(folder / "compare.csv", _as_csv(COLUMNS, found.rows))
+    _write(folder / "costs.csv", _as_csv(COST_COLUMNS, found.costs))
 
 
-def _hours_to(goal: float | None, log: Sequence[Mapping[str, Any]]) -> float | None:
-    """Hours until the first epoch whose validation accuracy reaches a goal; None if none does."""
-    if goal is None:
-        return None
-    reached = [row["seconds"] for row in _validations(log) if row["accuracy"] >= goal]
-    return reached[0] / 3600 if reached else None
-
-
-_SCORES: dict[str, tuple[str, float, int]] = {
-    "accuracy": ("accuracy", 100, 2),
-    "deduplicated_accuracy": ("dedup.", 100, 2),
-    "mean_class_accuracy": ("mean-class", 100, 2),
-    "macro_f1": ("macro-F1", 1, 3),
-    "ece": ("ECE", 1, 3),
-}
-"""Column of the rows -> its name in a table, the factor that it is shown with, and digits."""
-
-_COSTS: dict[str, tuple[str, float, int]] = {
-    "parameters": ("M params", 1e-6, 2),
-    "flops": ("MFLOPs", 1e-6, 0),
-    "images_per_second": ("images/s", 1, 0),
-    "peak_bytes": ("GB", 1e-9, 2),
-    "hours": ("hours", 1, 2),
-    "cpu_hours": ("CPU h", 1, 2),
-    "hours_to_baseline": ("h to plain", 1, 2),
-}
-
-
-def _tables(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, header and cells: scores on the main split, on further ones, and what it cost."""
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["system"], row["checkpoint"]), []).append(row)
-    # Both checkpoints of a run come from one training, and predictions from none of ours.
-    trained = {group: members for group, members in groups.items() if group[1] == "last"}
-    further: dict[str, tuple[str, float, int]] = {
-        key: (key.removeprefix(_FURTHER), 100, 2)
-        for key in dict.fromkeys(key for row in rows for key in row)
-        if key.startswith(_FURTHER)
-    }
-    further["stress_mean_accuracy"] = ("stress", 100, 2)
-    tables = []
-    for title, columns, shown_groups in (
-        (_title(rows), _SCORES, groups),
-        ("Accuracy elsewhere", further, groups),
-        ("What it cost", _COSTS, trained),
-    ):
-        shown = {key: how for key, how in columns.items() if any(_known(row, key) for row in rows)}
-        header = ["system", "epoch", "seeds", *(name for name, _, _ in shown.values())]
-        cells = [
-            [system, "-" if checkpoint == "predictions" else checkpoint, _count(members)]
-            + [_mean(members, key, factor, digits) for key, (_, factor, digits) in shown.items()]
-            for (system, checkpoint), members in shown_groups.items()
-        ]
-        if cells and shown:
-            tables.append((title, header, cells))
-    return tables
-
-
-_FURTHER = "accuracy:"
-
-
-def _title(rows: Sequence[Mapping[str, Any]]) -> str:
-    first = rows[0]
+def _tables(found: Comparison) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, header and cells: the main split, the lead there, what else was scored, the costs."""
+    first = next(row for row in found.rows if row["split"] == found.split)
     protocol = f", protocol {first['protocol']}" if first["protocol"] else ""
-    return f"{first['dataset']}{protocol}: {first['examples']:,} images of {first['split']}"
+    title = f"{first['dataset']}{protocol}: {int(first['images']):,} images of {found.split}"
+    tables = [
+        (title, *_score_cells(found)),
+        (f"Last epoch on {found.split}, less {found.baseline}", *_difference_cells(found)),
+        ("Accuracy elsewhere", *_further_cells(found)),
+        ("What it cost", *_cost_cells(found)),
+    ]
+    return [(title, header, cells) for title, header, cells in tables if cells]
 
 
-def _count(members: Sequence[Mapping[str, Any]]) -> str:
-    return "-" if members[0]["checkpoint"] == "predictions" else str(len(members))
+def _score_cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
+    """The scores on the main split, of each system and epoch rule."""
+    columns = {
+        "accuracy": ("accuracy", 100, 2),
+        "deduplicated_accuracy": ("dedup.", 100, 2),
+        "mean_class_accuracy": ("mean-class", 100, 2),
+        "macro_f1": ("macro-F1", 1, 3),
+        "ece": ("ECE", 1, 3),
+    }
+    rows = [row for row in found.rows if row["split"] == found.split]
+    columns = {key: how for key, how in columns.items() if numbers(rows, key)}
+    cells = [
+        [system, rule, str(len(of)) if rule != PREDICTIONS else "-"]
+        + [
+            _mean([factor * value for value in numbers(of, key)], digits)
+            for key, (_, factor, digits) in columns.items()
+        ]
+        for (system, rule), of in _grouped(rows).items()
+    ]
+    return ["system", "epoch", "seeds", *(name for name, _, _ in columns.values())], cells
 
 
-def _known(row: Mapping[str, Any], key: str) -> bool:
-    return row.get(key) is not None
+def _difference_cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
+    names = {"accuracy": "accuracy", "mean_class_accuracy": "mean-class"}
+    cells = []
+    for one in found.differences:
+        if one.split == found.split:
+            points = [[100 * value for value in one.intervals[key]] for key in names]
+            shown = [f"{value:+.2f} [{low:+.2f}, {high:+.2f}]" for value, low, high in points]
+            cells.append([one.variant, str(len(one.seeds)), *shown])
+    return ["system", "seeds", *names.values()], cells
 
 
-def _mean(members: Sequence[Mapping[str, Any]], key: str, factor: float, digits: int) -> str:
-    """Mean and standard deviation over the seeds; of how many, where some have no value."""
-    values = [row[key] * factor for row in members if _known(row, key)]
+def _further_cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
+    """The accuracy on other splits and on lists, and on the main split under stress."""
+    on_main = [row for row in found.rows if row["split"] == found.split]
+    splits = list(dict.fromkeys(row["split"] for row in found.rows if row["split"] != found.split))
+    stress = bool(numbers(on_main, "stress_accuracy"))
+    cells = []
+    for (system, rule), of in _grouped(found.rows).items():
+        by_split = [[row for row in of if row["split"] == split] for split in splits]
+        shown = [_mean_percent(one, "accuracy") for one in by_split]
+        if stress:
+            of_main = [row for row in of if row["split"] == found.split]
+            shown.append(_mean_percent(of_main, "stress_accuracy"))
+        if set(shown) != {"-"}:
+            cells.append([system, rule, *shown])
+    header = ["system", "epoch", *splits, *["stress"] * stress]
+    return header, cells if splits or stress else []
+
+
+def _cost_cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
+    columns = {
+        "flops": ("MFLOPs", 1e-6, 0),
+        "images_per_second": ("images/s", 1, 0),
+        "peak_bytes": ("GB", 1e-9, 2),
+        "hours": ("hours", 1, 2),
+        "cpu_hours": ("CPU h", 1, 2),
+        "hours_to_baseline": ("to base", 1, 2),
+        "cpu_hours_to_baseline": ("CPU h", 1, 2),
+    }
+    cells = []
+    for system in dict.fromkeys(cost["system"] for cost in found.costs):
+        of = [cost for cost in found.costs if cost["system"] == system]
+        row = next(row for row in found.rows if row["variant"] == system)
+        shown = [system, number(float(row["parameters"]) / 1e6, 2)]
+        for key, (_, factor, digits) in columns.items():
+            values = [factor * cost[key] for cost in of if cost[key] is not None]
+            some = f" ({len(values)}/{len(of)})" if 0 < len(values) < len(of) else ""
+            shown.append(_mean(values, digits, deviation=False) + some)
+        cells.append(shown)
+    return ["system", "M params", *(name for name, _, _ in columns.values())], cells
+
+
+def _grouped(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        rule = "best" if row["epoch_rule"].startswith("best") else row["epoch_rule"]
+        groups.setdefault((row["variant"], rule), []).append(row)
+    return groups
+
+
+def _mean_percent(rows: Sequence[Row], column: str) -> str:
+    return _mean([100 * value for value in numbers(rows, column)], 2)
+
+
+def _mean(values: Sequence[float], digits: int, deviation: bool = True) -> str:
     if not values:
         return "-"
-    text = number(statistics.fmean(values), digits)
-    if len(values) > 1 and len(set(values)) > 1:
-        text += f" ± {number(statistics.stdev(values), digits)}"
-    return text if len(values) == len(members) else f"{text} ({len(values)} of {len(members)})"
+    mean, spread = mean_and_deviation(values)
+    shown = f"±{number(spread, digits)}" if deviation and spread is not None else ""
+    return number(mean, digits) + shown
 
 
-def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    lines = [
-        "accuracy, dedup., mean-class and what stands elsewhere: in percent; means over seeds ± "
-        "standard deviation",
-        "last: after the last epoch; best: after the epoch chosen on the validation split",
-        "GB: the most memory that the training's process had resident; hours: of training, with "
-        "compiling and validation; CPU h: of all cores, from start to report",
-        "h to plain: until an epoch's accuracy on the validation split reached that of "
-        f"{BASELINE} after its last epoch, seed by seed",
+def _notes(found: Comparison) -> list[str]:
+    """What a reader must know of the tables."""
+    notes = [
+        "accuracy, dedup., mean-class: in percent; mean ± standard deviation over seeds",
+        "last: after the last epoch; best: after the epoch chosen on the validation split, whose "
+        "own score is too high there",
     ]
-    if any(row.get("killed") for row in rows):
-        lines.append(
-            "processes were killed and left no numbers: their CPU hours and memory are missing"
+    if found.differences:
+        notes.append(
+            f"[low, high]: {100 * CONFIDENCE:g} % bootstrap interval over images and seeds, paired "
+            "by both; points"
         )
-    return lines
+    notes += [
+        "costs are means over seeds; GB: the most memory that the process of the training had; "
+        "hours: of training, with compiling and validation; CPU h: the same of all cores",
+        f"to base: hours until an epoch's accuracy on the validation split reached that of "
+        f"{found.baseline} after its last epoch, seed by seed; (1/3): one seed of three did",
+    ]
+    return notes
 
 
-def _escape(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("\n", " ")
+def _hours(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds / 3600
+
+
+def _as_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    lines = csv.DictWriter(text, columns, lineterminator="\n")
+    lines.writeheader()
+    lines.writerows(rows)
+    return text.getvalue()
+
+
+def _write(path: Path, text: str) -> None:
+    plain_json.write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))

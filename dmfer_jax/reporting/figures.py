@@ -297,8 +297,9 @@ def new_figure(width: float, height: float, title: str) -> Figure:
 
 
 def save(figure: Figure, path: StrPath) -> None:
-    """Writes a figure as PNG; the file is whole or not there."""
-    plain_json.write_atomically(path, lambda part: figure.savefig(part, dpi=DPI, format="png"))
+    """Writes a figure, as PNG or as its suffix says; the file is whole or not there."""
+    kind = Path(path).suffix[1:]
+    plain_json.write_atomically(path, lambda part: figure.savefig(part, dpi=DPI, format=kind))
 
 
 def _whole_percent(share: float) -> str:

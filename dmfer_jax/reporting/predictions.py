@@ -46,7 +46,7 @@ class Predictions(NamedTuple):
 
 def write_predictions(
     path: StrPath,
-    names: Sequence[str],
+    names: Sequence[str] | np.ndarray,
     class_names: Sequence[str],
     probabilities: np.ndarray,
     labels: Sequence[str] | None = None,
@@ -59,6 +59,9 @@ def write_predictions(
       class_names: K names.
       probabilities: `[n, K]`. A float32 is written with as many digits as it takes to read it back.
       labels: names of the n true classes, for a column `label`; none if not given.
+
+    Raises:
+      UserError: the file cannot be written.
     """
     texts = np.asarray(probabilities, np.float32).astype(str).tolist()
     head = [[name] for name in names]
@@ -71,7 +74,10 @@ def write_predictions(
             rows.writerow(["name", *(["label"] if labels is not None else []), *class_names])
             rows.writerows(first + row for first, row in zip(head, texts, strict=True))
 
-    plain_json.write_atomically(path, write)
+    try:
+        plain_json.write_atomically(path, write)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def read_predictions(path: StrPath, class_names: Sequence[str]) -> tuple[list[str], np.ndarray]:

@@ -11,11 +11,13 @@ A report is a plain dict:
     config        the configuration, as a dict
     environment   `environment()`
     not_scored    of a run: test splits that the build does not have
-    train         epochs, steps, examples, seconds, images_per_second, and input_wait_share, the
-                  share of its time that the loop waited for input; absent for an evaluation
+    train         epochs, steps, examples, seconds, cpu_seconds (of all cores), images_per_second,
+                  and input_wait_share, the share of its time that the loop waited for input;
+                  absent for an evaluation
     checkpoints   {"last": ..., "best": ...}, or the one that was evaluated. Each has epoch, step,
-                  splits {split: summary}, centers (`metrics.center_report`, or None), and
-                  "best" may say in `chosen_on` which split chose it ("valid" unless it says so);
+                  parameters, splits {split: summary}, centers (`metrics.center_report`, or None),
+                  and "best" may say in `chosen_on` which split chose it ("valid" unless it says
+                  so);
                   stress {split: `stress.score_stress`'s dict} where it was put to that test
     lists_not_scored  {list: why none of its images was found}; absent where there is none
 
@@ -38,6 +40,7 @@ from rich.console import Console
 
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import plain_json
+from dmfer_jax.reporting.commit import describe_commit
 from dmfer_jax.reporting.console import duration, hundredths, number, percent, print_table
 from dmfer_jax.reporting.subset_tables import LIST_COUNTS, print_groups, print_lists
 
@@ -53,6 +56,7 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         **{name.replace("-", "_"): version for name, version in packages.items()},
+        "commit": describe_commit(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": _usable_cores(),
         "backend": jax.default_backend(),

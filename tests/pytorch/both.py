@@ -20,6 +20,8 @@ from tests.models.variables import draw_variables
 
 CLASSES = 8
 
+torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
+
 
 def use_one_block_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three stages of one block: a quarter of the time to compile."""

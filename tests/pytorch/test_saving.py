@@ -70,7 +70,7 @@ def test_nothing_is_removed_where_all_are_damaged(checkpoints):
     save(checkpoints, 0.1, 0.2)
     for step in (1, 2):
         (checkpoints.folder / f"{step}.pt").write_bytes(b"")
-    with pytest.raises(UserError, match="no checkpoint in .* is sound"):
+    with pytest.raises(UserError, match=r"no checkpoint in .* is sound"):
         checkpoints.tidy()
     assert len(list(checkpoints.folder.iterdir())) == 4
 
@@ -82,5 +82,5 @@ def test_a_pickle_that_would_run_something_is_not_loaded(checkpoints):
 
     harmful = SimpleNamespace(step=1, trainer=SimpleNamespace(state_dict=Harm))
     checkpoints.save(harmful, {})
-    with pytest.raises(Exception, match="weights_only|Unsupported|print"):
+    with pytest.raises(Exception, match=r"weights_only|Unsupported|print"):
         checkpoints.load(1, CPU)

@@ -1,0 +1,255 @@
+"""The runs of an ablation: which there are, how far each is, and how they are done one by one.
+
+Each is an ordinary run of `dmfer_jax.train` in a folder of its own, `<out>/<variant>/seed<n>`, and
+in a process of its own: its memory and its processor time are its own, one that is killed takes
+nothing else along, and the command in its row is the one that was run. What they compile alike is
+kept on disk for all (see `command`).
+"""
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from dmfer_jax import grids, reproduce, run_folder
+from dmfer_jax.errors import UserError
+from dmfer_jax.interruption import Interruption
+from dmfer_jax.reporting import rows
+from dmfer_jax.reporting.report import read_report
+
+ROWS = "runs.csv"
+"""In the folder of an ablation, the rows of its finished runs."""
+
+
+class PlannedRun(NamedTuple):
+    """One run of an ablation.
+
+    Attributes:
+      variant: its name.
+      config: with the variant's fields and the seed.
+      workdir: its folder.
+    """
+
+    variant: str
+    config: ConfigDict
+    workdir: Path
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"{self.variant}, seed {self.config.seed}"
+
+
+class Ablation(NamedTuple):
+    """What is to be run, and where.
+
+    Attributes:
+      experiment: its name in rows and tables.
+      config_path: the config file that it is of.
+      out: its folder.
+      baseline: the variant that the others are compared with.
+      variants: {name: the fields that it sets}, without those that set nothing of their own.
+      same: {name: fields} of those, which are the baseline itself.
+      runs: all, seed by seed, so that what has been done can be compared early.
+    """
+
+    experiment: str
+    config_path: str
+    out: Path
+    baseline: str
+    variants: dict[str, dict[str, object]]
+    same: tuple[str, ...]
+    runs: list[PlannedRun]
+
+
+def plan(
+    config_path: str, config: ConfigDict, grid_name: str, seeds: int, out: Path, only: Sequence[str]
+) -> Ablation:
+    """Lists the runs of an ablation.
+
+    Args:
+      config_path: of the experiment.
+      config: of that file, with changes.
+      grid_name: see `grids.load_grid`.
+      seeds: how many; they are 0, 1, ...
+      out: folder of the ablation.
+      only: variants to run; all if none is named.
+
+    Raises:
+      UserError: there is no such grid or variant, or the config makes no sense with one of them.
+    """
+    grid = grids.load_grid(grid_name)
+    configs = {name: grids.apply(config, name, of) for name, of in grid.variants.items()}
+    digests = {name: reproduce.config_digest(one) for name, one in configs.items()}
+    same = tuple(
+        name
+        for name, digest in digests.items()
+        if name != grid.baseline and digest == digests[grid.baseline]
+    )
+    variants = {name: of for name, of in grid.variants.items() if name not in same}
+    for name in only:
+        if name not in variants:
+            reason = "is the baseline itself here" if name in same else "is no variant of the grid"
+            raise UserError(f"--only: '{name}' {reason}; there are {', '.join(variants)}")
+    runs = []
+    for seed in range(seeds):
+        for variant in only or variants:
+            of_seed = configs[variant].copy_and_resolve_references()
+            of_seed.seed = seed
+            runs.append(PlannedRun(variant, of_seed, out / variant / f"seed{seed}"))
+    experiment = f"{Path(config_path).stem}-{Path(grid_name).stem}"
+    return Ablation(experiment, config_path, out, grid.baseline, variants, same, runs)
+
+
+def find_states(ablation: Ablation) -> dict[str, str]:
+    """Returns how far each run is: {name: "done", "trained", "begun" or "left"}.
+
+    One that is "trained" has its report, and no rows yet.
+
+    Raises:
+      UserError: the folder holds another experiment, or runs of other configs; the message lists
+        the fields that differ.
+    """
+    there = rows.read_rows(ablation.out / ROWS)
+    for row in there:
+        if row["experiment"] != ablation.experiment:
+            raise UserError(
+                f"{ablation.out / ROWS} is of the experiment '{row['experiment']}', and this one "
+                f"is '{ablation.experiment}'; give another --out"
+            )
+    keys, states = {rows.row_key(row) for row in there}, {}
+    for run in ablation.runs:
+        digests = {
+            row["config_digest"]
+            for row in there
+            if (row["variant"], row["seed"]) == (run.variant, str(run.config.seed))
+        }
+        _check_same(run, digests)
+        if (run.workdir / "report.json").is_file():
+            expected = {rows.row_key(row) for row in _rows_of(ablation, run)}
+            states[run.name] = "done" if expected <= keys else "trained"
+        elif digests:
+            states[run.name] = "done"  # whose folder was removed
+        else:
+            states[run.name] = "begun" if (run.workdir / "checkpoints").is_dir() else "left"
+    return states
+
+
+def run_all(
+    ablation: Ablation,
+    train: Callable[[list[str], Interruption], int],
+    keep_checkpoints: bool = False,
+) -> list[str]:
+    """Does what is left, and adds the rows of each run when it is over.
+
+    A run that fails does not keep the others from being done.
+
+    Args:
+      ablation: of `plan`.
+      train: runs a command and returns its exit status: `train_apart`, but for tests.
+      keep_checkpoints: whether they stay when the rows of their run are there.
+
+    Returns:
+      The names of the runs that failed.
+
+    Raises:
+      UserError: the folder holds something else.
+      SystemExit: interrupted; what was done is saved.
+    """
+    states, failed = find_states(ablation), list[str]()
+    left = [run for run in ablation.runs if states[run.name] != "done"]
+    with Interruption() as interruption:
+        for number, run in enumerate(left, start=1):
+            if interruption.signal:
+                _stop(ablation, left[number - 1 :], interruption)
+            if states[run.name] != "trained":
+                print(f"\nrun {number} of {len(left)}: {run.name}", flush=True)
+                command = [
+                    *(sys.executable, "-m", "dmfer_jax.train", f"--config={ablation.config_path}"),
+                    *reproduce.override_flags(ablation.config_path, run.config),
+                    f"--workdir={run.workdir}",
+                ]
+                status = train(command, interruption)
+                if interruption.signal or status in _INTERRUPTED:
+                    _stop(ablation, left[number - 1 :], interruption)
+                if status:
+                    print(f"run {number} of {len(left)}: {run.name}: failed with status {status}")
+                    failed.append(run.name)
+                    continue
+            rows.append_rows(ablation.out / ROWS, _rows_of(ablation, run))
+            if not keep_checkpoints:
+                shutil.rmtree(run.workdir / "checkpoints", ignore_errors=True)
+    return failed
+
+
+def train_apart(command: list[str], interruption: Interruption) -> int:
+    """Runs a command in another process, and hands it the signal that comes meanwhile.
+
+    Returns:
+      Its exit status; less than 0 is a signal that ended it.
+    """
+    # In a session of its own: Ctrl-C reaches all processes of a terminal's job, and a second
+    # signal would end the training before it has saved anything.
+    with subprocess.Popen(command, start_new_session=True) as process:
+        told = False
+        while process.poll() is None:
+            if interruption.signal and not told:
+                told = True
+                process.send_signal(interruption.signal)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.5)
+        return process.returncode
+
+
+_INTERRUPTED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
+"""Exit statuses of a training that was asked to stop."""
+
+
+def _stop(ablation: Ablation, left: Sequence[PlannedRun], interruption: Interruption) -> None:
+    done = len(ablation.runs) - len(left)
+    print(
+        f"\nInterrupted. {done} of {len(ablation.runs)} runs are over; the same command goes on "
+        f"with {left[0].name}."
+    )
+    raise SystemExit(interruption.exit_status)
+
+
+def _rows_of(ablation: Ablation, run: PlannedRun) -> list[dict[str, str]]:
+    """The rows of a run that has its report."""
+    path = run.workdir / "report.json"
+    report = read_report(path)
+    if differences := run_folder.find_differences(report["config"], run.config):
+        raise UserError(
+            f"{path} is of a run of another config: {'; '.join(differences)}. Move "
+            f"{run.workdir} away to run it anew, or give another --out."
+        )
+    return rows.rows_of_report(
+        report,
+        experiment=ablation.experiment,
+        variant=run.variant,
+        config_digest=reproduce.config_digest(report["config"]),
+        command=reproduce.train_command(ablation.config_path, run.config),
+    )
+
+
+def _check_same(run: PlannedRun, digests: set[str]) -> None:
+    """Refuses a run of another config than what is in its folder, or in its rows."""
+    way_out = "Give another --out, or set these back."
+    if (run.workdir / "config.json").is_file():
+        old = run_folder.load_config(run.workdir)
+        if differences := run_folder.find_differences(old, run.config):
+            raise UserError(
+                f"{run.workdir} is of a run of another config: {'; '.join(differences)}. {way_out}"
+            )
+    elif digests - {digest := reproduce.config_digest(run.config)}:
+        raise UserError(
+            f"the rows of {run.name} are of a config of digest {', '.join(sorted(digests))}, and "
+            f"this one has {digest}. What differs would stand in {run.workdir}/config.json, which "
+            f"is not there. {way_out}"
+        )

@@ -1,0 +1,62 @@
+"""Reports and predictions of runs that never were, for tests of what is made from them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from dmfer_jax.reporting import plain_json
+from dmfer_jax.reporting.predictions import Predictions, write_run_predictions
+from dmfer_jax.reporting.report import write_report
+
+CLASSES = ("neutral", "happiness")
+
+
+def make_report(seed: int = 0, accuracy: float = 0.75, config: Any = None) -> dict[str, Any]:
+    """Returns the report of a run with all that a row can tell."""
+    summary = {
+        "examples": 4,
+        "accuracy": accuracy,
+        "mean_class_accuracy": 0.5,
+        "macro_f1": 0.4,
+        "ece": None,
+        "deduplicated": {"accuracy": 2 / 3},
+    }
+    common = {"chosen_on": "valid", "parameters": 1234, "centers": None}
+    splits = {"valid": summary, "test": summary}
+    last = {"epoch": 2.0, "step": 12, **common, "splits": splits}
+    return {
+        "dataset": "ferplus",
+        "protocol": "majority",
+        "train_protocol": "votes",
+        "seed": seed,
+        "config": config or {"data": {"train_splits": ["train"]}},
+        "environment": {"cores": 2, "devices": 1, "device": "cpu", "commit": "v0-1-gabc"},
+        "train": {"seconds": 1800.0, "cpu_seconds": 3240.0, "steps": 12},
+        "checkpoints": {
+            "last": {**last, "stress": {"valid": {"mean_accuracy": 0.25}}},
+            "best": {**last, "epoch": 1.0, "step": 6},
+        },
+    }
+
+
+def make_predictions(right: list[int]) -> Predictions:
+    """Returns predictions of images of class 0 that are right where there is a 1."""
+    likely = np.where(np.array(right) == 1, 0.9, 0.2)
+    return Predictions(
+        np.array([f"{number}.png" for number in range(len(right))]),
+        np.zeros(len(right), np.int32),
+        np.stack([likely, 1 - likely], axis=1).astype(np.float32),
+    )
+
+
+def leave_run(workdir: Path, config: ConfigDict, right: list[int]) -> None:
+    """Writes what a finished run of a config leaves in its folder."""
+    (workdir / "checkpoints" / "12").mkdir(parents=True)
+    text = config.to_json_best_effort()
+    plain_json.write_atomically(workdir / "config.json", lambda part: part.write_text(text))
+    said = dict.fromkeys(("valid", "test"), make_predictions(right))
+    write_run_predictions(workdir / "predictions.npz", CLASSES, said)
+    report = make_report(config.seed, float(np.mean(right)), config.to_dict())
+    write_report(workdir / "report.json", report)
