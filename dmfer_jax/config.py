@@ -26,7 +26,9 @@ def get_config() -> ConfigDict:
     """Returns the base experiment: DMFER on ResNet-18 at 112 pixels, SGD, center cosine loss."""
     config = ConfigDict()
     config.seed = 0  # of the weights, the order of the examples, augmentation and dropout
-    config.init_from = ""  # weights to begin with: a file of PyTorch or safetensors; "": random
+    # Weights to begin with: a file of PyTorch or safetensors; face: those of face_resnet, which lie
+    # in this package; "": random
+    config.init_from = ""
     # How images were normalised for weights with torchvision's names: imagenet (by its mean and
     # standard deviation) | symmetric (in -1 to 1, as here)
     config.init_normalization = "imagenet"
@@ -63,8 +65,9 @@ def get_config() -> ConfigDict:
     augment.contrast = 0.2  # contrast times 1 - contrast to 1 + contrast
 
     config.model = model = ConfigDict()
-    model.backbone = "resnet18"  # resnet18 | resnet34 | resnet50
-    model.stem = "imagenet"  # imagenet (7x7/2 and pool) | small (3x3; for 48 and 64 pixels)
+    model.backbone = "resnet18"  # resnet18 | resnet34 | resnet50 | face_resnet
+    # Of the resnets: imagenet (7x7/2 and pool) | small (3x3; for 48 and 64 pixels)
+    model.stem = "imagenet"
     model.stem_stride = 1  # of the small stem: 1 | 2
     model.width = 1.0  # times the backbone's channels
     model.embedding = 512  # channels of each scale, and length of the embedding
@@ -122,7 +125,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     ),
     "data.sampling": ("natural", "balanced", "square_root"),
     "data.channels": (1, 3),
-    "model.backbone": ("resnet18", "resnet34", "resnet50"),
+    "model.backbone": ("resnet18", "resnet34", "resnet50", "face_resnet"),
     "model.stem": ("imagenet", "small"),
     "model.stem_stride": (1, 2),
     "model.scales": ("both", "deep", "shallow"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -18,6 +19,7 @@ import dmfer_jax
 from dmfer_jax import command, run_folder, sharding
 from dmfer_jax.config import split_dataset, validate
 from dmfer_jax.data import preprocessing
+from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import report as reports
 from dmfer_jax.reporting import writers
 from dmfer_jax.state import TrainState
@@ -25,13 +27,26 @@ from dmfer_jax.trained import load_trained
 from dmfer_jax.weights.portable import Manifest, save_portable
 
 
-def export(workdir: Path, which: str, out: Path, *, licence: str = "", notes: str = "") -> Manifest:
+def export(
+    workdir: Path,
+    which: str,
+    out: Path,
+    *,
+    half: bool = False,
+    temperature: float = 1.0,
+    licence: str = "",
+    notes: str = "",
+) -> Manifest:
     """Writes a checkpoint of a run as a portable file.
 
     Args:
       workdir: of the run.
       which: "last" or "best".
       out: the file to write; an older one is replaced.
+      half: stores kernels in float16.
+      temperature: what the logits are divided by, so that probabilities say how often they are
+        right (Guo et al., 2017). It goes into the weights of the head, and every reader of the file
+        has it.
       licence: of the weights.
       notes: whatever else a user of them should know.
 
@@ -39,8 +54,11 @@ def export(workdir: Path, which: str, out: Path, *, licence: str = "", notes: st
       What the file says of the network.
 
     Raises:
-      UserError: there is no such run or checkpoint, or its weights are not finite.
+      UserError: there is no such run or checkpoint, its weights are not finite, or the temperature
+        is not above 0.
     """
+    if not 0 < temperature < float("inf"):
+        raise UserError(f"--temperature is {temperature}; it must be above 0, such as 1.2")
     config = run_folder.load_config(workdir)
     validate(config)
     one_device = sharding.make_mesh(jax.devices()[:1])
@@ -52,13 +70,21 @@ def export(workdir: Path, which: str, out: Path, *, licence: str = "", notes: st
         channels=options.channels,
         preprocessing=preprocessing.describe(options.image_size, options.channels),
         model={**config.model.to_dict(), "learned_centers": config.loss.centers == "learned"},
-        training=_describe_training(which, config, train_state, note),
+        training={
+            **_describe_training(which, config, train_state, note),
+            "temperature": temperature,
+        },
         scores=_find_scores(workdir, options.valid_split, int(train_state.step)),
         code_version=dmfer_jax.__version__,
         licence=licence,
         notes=notes,
     )
-    save_portable(out, jax.device_get(train_state.eval_variables()), manifest)
+    variables = jax.device_get(train_state.eval_variables())
+    head = {
+        name: leaf / np.float32(temperature) for name, leaf in variables["params"]["head"].items()
+    }
+    variables = {**variables, "params": {**variables["params"], "head": head}}
+    save_portable(out, variables, manifest, half=half)
     return manifest
 
 
@@ -100,6 +126,8 @@ def main(argv: Sequence[str]) -> None:
         Path(options.workdir),
         options.checkpoint,
         Path(options.out),
+        half=options.half,
+        temperature=options.temperature,
         licence=options.licence,
         notes=options.notes,
     )
@@ -116,6 +144,8 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
     flags.DEFINE_enum("checkpoint", "last", ("last", "best"), "Last epoch, or best on validation.")
     flags.DEFINE_string("out", None, "The file to write, such as model.safetensors.", required=True)
+    flags.DEFINE_bool("half", False, "Stores kernels in float16: half the bytes.")
+    flags.DEFINE_float("temperature", 1.0, "What logits are divided by, for calibration.")
     flags.DEFINE_string("licence", "", "Of the weights, to be written into the file.")
     flags.DEFINE_string("notes", "", "What else a user of the weights should know.")
     command.run(main)

@@ -16,15 +16,24 @@ from ml_collections import ConfigDict
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import plain_json
 from dmfer_jax.state import TrainState
+from dmfer_jax.weights.face import FACE_WEIGHTS
+from dmfer_jax.weights.manifest import list_files
 from dmfer_jax.weights.matching import Match, match
 from dmfer_jax.weights.pytorch import from_state_dict, to_state_dict
 from dmfer_jax.weights.reading import read_weights
 
 
 class InitialWeights(NamedTuple):
-    """Tensors of a file, by the names of `weights.pytorch.to_state_dict`."""
+    """Tensors of a file.
+
+    Attributes:
+      taken: by the names of `weights.pytorch.to_state_dict`.
+      fitted: whether the backbone's BatchNorms have the statistics of data; else those of the
+        training images are to be set, see `norm_statistics`.
+    """
 
     taken: dict[str, np.ndarray]
+    fitted: bool
 
     def put_into(self, state: TrainState) -> TrainState:
         """Returns a first state with these weights, on the same devices; the rest stays as it is.
@@ -69,7 +78,7 @@ def read_initial_weights(
         if fields.model.frozen_stages and jax.process_index() == 0:
             print("note: config.model.frozen_stages freezes weights that are drawn at random")
         return None
-    path = Path(fields.init_from).expanduser()
+    path = _path(fields.init_from)
     try:
         found = _match_file(path, config, like)
     except UserError:
@@ -90,7 +99,7 @@ def read_initial_weights(
         print("".join(f"  {line}\n" for line in found.lines()), end="")
         text = json.dumps(record, indent=2) + "\n"
         plain_json.write_atomically(workdir / _RECORD, lambda part: part.write_text(text))
-    return InitialWeights(found.taken)
+    return InitialWeights(found.taken, found.fitted)
 
 
 def describe_start(workdir: Path) -> dict[str, Any]:
@@ -100,6 +109,10 @@ def describe_start(workdir: Path) -> dict[str, Any]:
 
 
 _RECORD = "initial_weights.json"
+
+
+def _path(init_from: str) -> Path:
+    return FACE_WEIGHTS if init_from == "face" else Path(init_from).expanduser()
 
 
 def _match_file(path: Path, config: ConfigDict, like: TrainState) -> Match:
@@ -122,7 +135,7 @@ def _check_same_start(init_from: str, workdir: Path) -> None:
     """A file that has moved since the run began is as good as there; another one is not."""
     record = _recorded(workdir)
     began = f"{record['file']} (SHA-256 {record['sha256']})" if record else "random weights"
-    path = Path(init_from).expanduser()
+    path = _path(init_from)
     if bool(init_from) != bool(record):
         now = repr(init_from) if init_from else "not set"
         raise UserError(
@@ -150,5 +163,11 @@ def _recorded(workdir: Path) -> dict[str, Any] | None:
 
 
 def _digest(path: Path) -> str:
+    """SHA-256 of the file; of a manifest, followed by the files that it names."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        begins = file.read(1)
+    digest = hashlib.sha256()
+    for part in list_files(path) if begins == b"[" else [path]:
+        with part.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()

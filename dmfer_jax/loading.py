@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +16,29 @@ from dmfer_jax.errors import UserError
 from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.predictor import BUCKETS, Predictor
 from dmfer_jax.weights.portable import Manifest, load_portable
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+"""The models that this package carries, each with its card."""
+
+
+def find_model(model: str) -> Path:
+    """Returns the file of a model.
+
+    Args:
+      model: a name of one in `PRETRAINED`, or a path.
+
+    Raises:
+      UserError: there is neither; the message lists the names.
+    """
+    packaged = {path.stem: path for path in sorted(PRETRAINED.glob("*.safetensors"))}
+    if model in packaged:
+        return packaged[model]
+    if (path := Path(model).expanduser()).is_file():
+        return path
+    raise UserError(
+        f"there is no model {model!r}; it can be the path of a file that `python -m "
+        f"dmfer_jax.export` wrote, or a model of this package: {', '.join(packaged) or 'none yet'}"
+    )
 
 
 def load_predictor(

@@ -25,6 +25,7 @@ from dmfer_jax import (
     distributed,
     initial,
     loop,
+    norm_statistics,
     run_folder,
     run_lock,
     sharding,
@@ -94,6 +95,8 @@ def go_on(run: Run, began: float) -> dict[str, Any]:
         train_state, note = init_or_restore(run, init, checkpoints, like)
         if weights:
             train_state = weights.put_into(train_state)
+            if not weights.fitted:
+                train_state = norm_statistics.fit_backbone(run, train_state)
         train_state, note = loop.train_steps(
             run, train_state, note, checkpoints, train_step, eval_step, began
         )

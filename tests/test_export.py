@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+import dmfer_jax
 from dmfer_jax import checkpoint, export, loading, run_folder, sharding
 from dmfer_jax.errors import UserError
 from dmfer_jax.labels import EXPRESSION_NAMES
@@ -52,6 +53,7 @@ def test_file_says_what_the_run_was(exported, finished):
         "step": best["step"],
         "epoch": best["epoch"],
         "moving_average": True,
+        "temperature": 1.0,
     }
     assert manifest.scores is not None
     assert manifest.scores["split"] == "valid"
@@ -76,6 +78,26 @@ def test_predictor_of_the_file_equals_that_of_the_checkpoint_bit_by_bit(exported
     assert of_file.class_names == EXPRESSION_NAMES
 
 
+def test_temperature_divides_the_logits_and_half_precision_only_rounds(
+    exported, finished, tmp_path, monkeypatch
+):
+    out = tmp_path / "small.safetensors"
+    export.export(finished[0], "best", out, half=True, temperature=2.5)
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    whole = dmfer_jax.load(str(exported), buckets=(4,))(images)
+    monkeypatch.setattr(loading, "PRETRAINED", tmp_path)
+    small = dmfer_jax.load("small", buckets=(4,))(images)
+    logits = np.log(whole.probabilities) / 2.5
+    expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(small.probabilities, expected, atol=5e-3)
+    assert load_portable(out)[0].training["temperature"] == 2.5
+    assert out.stat().st_size < 0.75 * exported.stat().st_size
+    with pytest.raises(UserError, match=r"'tiny'.* models? of this package: small"):
+        dmfer_jax.load("tiny")
+    with pytest.raises(UserError, match=r"--temperature is 0"):
+        export.export(finished[0], "best", out, temperature=0.0)
+
+
 def test_run_in_bfloat16_that_was_not_scored_keeps_float32_weights(untrained, tmp_path):
     out = tmp_path / "model.safetensors"
     manifest = export.export(untrained, "last", out)
@@ -90,8 +112,13 @@ def test_run_in_bfloat16_that_was_not_scored_keeps_float32_weights(untrained, tm
 
 def test_command_writes_the_file_and_says_what_is_in_it(finished, tmp_path, monkeypatch, capsys):
     out = tmp_path / "folder" / "model.safetensors"
-    options = {"workdir": str(finished[0]), "checkpoint": "last", "out": str(out)}
-    flags = SimpleNamespace(FLAGS=SimpleNamespace(**options, licence="", notes=""))
+    options: dict[str, Any] = {
+        "workdir": str(finished[0]),
+        "checkpoint": "last",
+        "out": str(out),
+    }
+    options |= {"half": False, "temperature": 1.0, "licence": "", "notes": ""}
+    flags = SimpleNamespace(FLAGS=SimpleNamespace(**options))
     monkeypatch.setattr(export, "flags", flags)
     export.main([])
     said = capsys.readouterr().out

@@ -17,6 +17,8 @@ from dmfer_jax.models import resnet
 from dmfer_jax.optimizer import make_optimizer, make_schedule
 from dmfer_jax.reporting import figures
 from dmfer_jax.state import TrainState
+from dmfer_jax.weights.face import FACE_WEIGHTS
+from dmfer_jax.weights.manifest import list_files
 from dmfer_jax.weights.pytorch import to_state_dict
 from tests.models.variables import draw_variables
 from tests.weights.test_matching import as_torchvision
@@ -193,6 +195,39 @@ def test_fine_tuning_keeps_what_is_frozen_and_reports_where_it_began(
     assert report["init_from"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert report["config"]["init_from"] == "resnet18.pth"
     assert str(tmp_path) not in json.dumps(report)
+
+
+def test_face_weights_begin_with_the_statistics_of_the_training_images(
+    tiny_config, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(train, "compile_train_step", lambda *_: None)
+    first: list[TrainState] = []
+
+    def stop(run: Any, begun: TrainState, *_: Any) -> Any:
+        first.append(jax.device_get(begun))
+        raise SystemExit
+
+    monkeypatch.setattr(loop, "train_steps", stop)
+    tiny_config.init_from = "face"
+    tiny_config.data.image_size = 64
+    tiny_config.model.update({"backbone": "face_resnet", "width": 1.0, "attention": "none"})
+    with pytest.raises(SystemExit):
+        train.train(tiny_config, tmp_path)
+    assert "matched 135 of the network's" in capsys.readouterr().out
+    (begun,) = first
+    by = by_name(begun.params, begun.batch_stats)
+    # Of no layer the statistics are those that the file was read with.
+    for name, array in by.items():
+        if name.startswith("backbone.") and name.endswith("running_var"):
+            assert not np.any(array == np.float32(1 - 1e-5)), name
+    average = by_name(**begun.ema)
+    for name, array in by.items():
+        np.testing.assert_array_equal(average[name], array)
+
+    told = describe_start(tmp_path)["init_from"]
+    whole = b"".join(path.read_bytes() for path in list_files(FACE_WEIGHTS))
+    assert told["sha256"] == hashlib.sha256(whole).hexdigest()
+    go_on(tiny_config, tmp_path)
 
 
 def test_reading_needs_shapes_alone(tiny_config, tmp_path):

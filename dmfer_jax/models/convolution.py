@@ -48,7 +48,7 @@ def convolve(
       x: `[n, h, w, c]`.
       kernel: `[k, k, c / groups, o]`.
       window_strides: of rows and of columns.
-      padding: ((top, bottom), (left, right)).
+      padding: ((top, bottom), (left, right)). Half of an odd kernel all round, or none, is fast.
       feature_group_count: groups; 1 unless depthwise.
       **others: of `lax.conv_general_dilated`.
 
@@ -63,15 +63,16 @@ def convolve(
         **others,
     )
     (rows, columns, *_), stride = kernel.shape, window_strides[0]
-    centered = [tuple(pair) for pair in padding] == [(rows // 2, rows // 2)] * 2
+    margins = {tuple(pair) for pair in padding}
+    margin = next((side for side in (rows // 2, 0) if margins == {(side, side)}), None)
     square = rows == columns and rows % 2 == 1 and stride == window_strides[1]
-    if not (square and centered) or feature_group_count > 1:
+    if not square or margin is None or feature_group_count > 1:
         return direct(x, kernel)
-    few_channels = stride == 2 and x.shape[3] <= 4
+    few_channels = stride == 2 and x.shape[3] <= 4 and margin
     return lax.platform_dependent(
         x,
         kernel,
-        cpu=partial(_convolve, stride),
+        cpu=partial(_convolve, stride, margin),
         default=_space_to_depth if few_channels else direct,
     )
 
@@ -84,25 +85,26 @@ def is_product(size: int, height: int, width: int) -> bool:
     return size == 1 or height * width <= _SMALL_MAP
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _convolve(stride: int, x: Array, kernel: Array) -> Array:
-    """A convolution of an odd kernel, padded by half of it, on a CPU."""
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _convolve(stride: int, margin: int, x: Array, kernel: Array) -> Array:
+    """A convolution of an odd kernel on a CPU; the margin, half of it or 0, is padded all round."""
     size, _, c, o = kernel.shape
     n, h, w, _ = x.shape
-    height, width = (h - 1) // stride + 1, (w - 1) // stride + 1
-    if _takes_winograd(stride, x, kernel):
+    height, width = ((extent + 2 * margin - size) // stride + 1 for extent in (h, w))
+    if _takes_winograd(stride, margin, x, kernel):
         return winograd.convolve(x, kernel, _tile(x))
     if not is_product(size, height, width):
-        return _direct(stride, x, kernel)
-    patches = jnp.concatenate(_taps(x, size, stride), axis=-1).reshape(-1, size * size * c)
+        return _direct(stride, margin, x, kernel)
+    taps = _taps(x, size, stride, margin)
+    patches = jnp.concatenate(taps, axis=-1).reshape(-1, size * size * c)
     return (patches @ kernel.reshape(-1, o)).reshape(n, height, width, o)
 
 
-def _takes_winograd(stride: int, x: Array, kernel: Array) -> bool:
+def _takes_winograd(stride: int, margin: int, x: Array, kernel: Array) -> bool:
     n, h, w, _ = x.shape
     size, _, c, o = kernel.shape
     worthwhile = n * h * w >= _WINOGRAD_PIXELS and min(c, o) >= _WINOGRAD_CHANNELS
-    return size == 3 and stride == 1 and worthwhile
+    return (size, stride, margin) == (3, 1, 1) and worthwhile
 
 
 def _tile(x: Array) -> int:
@@ -116,26 +118,30 @@ def _tile(x: Array) -> int:
     return min(enough, key=lambda tile: winograd.products(tile, h, w))
 
 
-def _forward(stride: int, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _convolve(stride, x, kernel), (x, kernel)
+def _forward(
+    stride: int, margin: int, x: Array, kernel: Array
+) -> tuple[Array, tuple[Array, Array]]:
+    return _convolve(stride, margin, x, kernel), (x, kernel)
 
 
-def _backward(stride: int, residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
-    x, kernel = residuals
-    return _input_gradient(stride, x, kernel, dy), _kernel_gradient(stride, x, kernel, dy)
+def _backward(
+    stride: int, margin: int, residuals: tuple[Array, Array], dy: Array
+) -> tuple[Array, Array]:
+    arguments = (stride, margin, *residuals, dy)
+    return _input_gradient(*arguments), _kernel_gradient(*arguments)
 
 
 _convolve.defvjp(_forward, _backward)
 
 
-def _input_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
+def _input_gradient(stride: int, margin: int, x: Array, kernel: Array, dy: Array) -> Array:
     """The gradient of x, of the shape of x."""
     size, _, c, o = kernel.shape
     (_, h, w, _), (_, height, width, _) = x.shape, dy.shape
-    if _takes_winograd(stride, dy, kernel):
+    if _takes_winograd(stride, margin, dy, kernel):
         return winograd.input_gradient(dy, kernel, _tile(dy))
     if size > 1 and height * width > _SMALL_MAP:
-        return jax.vjp(lambda x: _direct(stride, x, kernel), x)[1](dy)[0]
+        return jax.vjp(lambda x: _direct(stride, margin, x, kernel), x)[1](dy)[0]
     # One product for all taps, on the kernel as it lies; then each tap's share goes to its place.
     shares = lax.dot_general(dy, kernel.reshape(-1, o), (((3,), (1,)), ((), ())))
     shares = shares.reshape(-1, height, width, size, size, c)
@@ -146,28 +152,28 @@ def _input_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
             places = [
                 (at, extent - (length - 1) * stride - 1 - at, stride - 1)
                 for at, extent, length in (
-                    (row - size // 2, h, height),
-                    (column - size // 2, w, width),
+                    (row - margin, h, height),
+                    (column - margin, w, width),
                 )
             ]
             total += lax.pad(share, jnp.zeros((), share.dtype), ((0, 0, 0), *places, (0, 0, 0)))
     return total
 
 
-def _kernel_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
+def _kernel_gradient(stride: int, margin: int, x: Array, kernel: Array, dy: Array) -> Array:
     """The gradient of the kernel, of its shape."""
     size, _, c, o = kernel.shape
     n, height, width, _ = dy.shape
     if size == 1:
         return _product(x[:, ::stride, ::stride], dy).reshape(kernel.shape)
-    if (size, stride) == (3, 1) and c >= size:
+    if (size, stride, margin) == (3, 1, 1) and c >= size:
         return winograd.kernel_gradient(x, dy, _tile(dy))
     if c < size:
-        part, copied = partial(_gradient_by_planes, size, stride), size * size * c
+        part, copied = partial(_gradient_by_planes, size, stride, margin), size * size * c
     elif (size, stride) == (3, 2):
-        part, copied = _gradient_by_shifts, 6 * c + 3 * o
+        part, copied = partial(_gradient_by_shifts, margin), 6 * c + 3 * o
     else:
-        return jax.vjp(lambda kernel: _direct(stride, x, kernel), kernel)[1](dy)[0]
+        return jax.vjp(lambda kernel: _direct(stride, margin, x, kernel), kernel)[1](dy)[0]
     if height * width <= _SMALL_MAP:
         return part(x, dy)
     chunk = max(_CHUNK_BYTES // (height * width * copied * x.dtype.itemsize), 1)
@@ -180,14 +186,15 @@ def _kernel_gradient(stride: int, x: Array, kernel: Array, dy: Array) -> Array:
     return lax.scan(add, jnp.zeros_like(kernel), (xs, dys))[0]
 
 
-def _gradient_by_shifts(x: Array, dy: Array) -> Array:
+def _gradient_by_shifts(margin: int, x: Array, dy: Array) -> Array:
     """Of a 3x3 kernel and stride 2: x shifted by rows, and dy by columns where taps share pixels.
 
     The outer columns of the kernel see the even columns of the padded images, the middle one the
     odd ones. So each pixel is copied no more than three times, and two large products do it all.
     """
     (_, h, w, c), (_, height, width, o) = x.shape, dy.shape
-    padded = jnp.pad(x, ((0, 0), (1, 1 + h % 2), (1, 1 + w % 2), (0, 0)))
+    ends = [(margin, margin and 1 + extent % 2) for extent in (h, w)]
+    padded = jnp.pad(x, ((0, 0), *ends, (0, 0)))
     rows = [padded[:, row : row + 2 * height - 1 : 2] for row in range(3)]
     even = jnp.concatenate([row[:, :, 0::2][:, :, : width + 1] for row in rows], axis=-1)
     odd = jnp.concatenate([row[:, :, 1::2][:, :, :width] for row in rows], axis=-1)
@@ -198,10 +205,10 @@ def _gradient_by_shifts(x: Array, dy: Array) -> Array:
     return jnp.stack([outer[:, :, 0], middle, outer[:, :, 1]], axis=1)
 
 
-def _gradient_by_planes(size: int, stride: int, x: Array, dy: Array) -> Array:
+def _gradient_by_planes(size: int, stride: int, margin: int, x: Array, dy: Array) -> Array:
     """Of images of few channels: whole planes are copied, where pixels would be too short."""
     c, o = x.shape[3], dy.shape[3]
-    taps = jnp.stack(_taps(x, size, stride))  # [k * k, n, h', w', c]
+    taps = jnp.stack(_taps(x, size, stride, margin))  # [k * k, n, h', w', c]
     return (jnp.moveaxis(taps, 4, 1).reshape(size * size * c, -1) @ dy.reshape(-1, o)).reshape(
         size, size, c, o
     )
@@ -232,22 +239,20 @@ def _space_to_depth(x: Array, kernel: Array) -> Array:
     )
 
 
-def _direct(stride: int, x: Array, kernel: Array) -> Array:
-    half = kernel.shape[0] // 2
+def _direct(stride: int, margin: int, x: Array, kernel: Array) -> Array:
     return lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
-        [(half, half)] * 2,
+        [(margin, margin)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
 
-def _taps(x: Array, size: int, stride: int) -> list[Array]:
+def _taps(x: Array, size: int, stride: int, margin: int) -> list[Array]:
     """What each tap of the kernel sees, row by row: `[n, h', w', c]` each."""
-    half = size // 2
-    padded = jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
-    down, across = x.shape[1], x.shape[2]
+    padded = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+    down, across = (extent - size + 1 for extent in padded.shape[1:3])
     return [
         padded[:, row : row + down : stride, column : column + across : stride]
         for row in range(size)

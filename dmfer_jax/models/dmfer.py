@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from dmfer_jax.models.channel_attention import ChannelSelfAttention, SqueezeExcite
+from dmfer_jax.models.face_resnet import FaceResNet
 from dmfer_jax.models.resnet import BACKBONES, ConvNorm, ResNet
 from dmfer_jax.models.two_scale import TwoScaleFeatures
 
@@ -35,8 +36,9 @@ class Dmfer(nn.Module):
 
     Attributes:
       num_classes: K.
-      backbone: "resnet18", "resnet34" or "resnet50".
-      stem, stem_stride, width, frozen_stages: see `ResNet`.
+      backbone: "resnet18", "resnet34", "resnet50" or "face_resnet" (see `FaceResNet`).
+      stem, stem_stride: see `ResNet`; "face_resnet" has a stem of its own.
+      width, frozen_stages: see `ResNet`.
       embedding: C, the channels of each scale and the length of the embedding.
       scales, shallow_stage: see `TwoScaleFeatures`.
       attention: "channel", "squeeze_excite" or "none".
@@ -83,15 +85,13 @@ class Dmfer(nn.Module):
             raise ValueError("a folded network has no BatchNorm left to train; train the original")
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         layers = {"folded": self.folded, **types}
-        stages = ResNet(
-            **BACKBONES[self.backbone],
-            stem=self.stem,
-            stem_stride=self.stem_stride,
-            width=self.width,
-            frozen_stages=self.frozen_stages,
-            name="backbone",
-            **layers,
-        )(images, train)
+        shared = {"width": self.width, "frozen_stages": self.frozen_stages, "name": "backbone"}
+        if self.backbone == "face_resnet":
+            backbone = FaceResNet(**shared, **layers)
+        else:
+            stem = {"stem": self.stem, "stem_stride": self.stem_stride}
+            backbone = ResNet(**BACKBONES[self.backbone], **stem, **shared, **layers)
+        stages = backbone(images, train)
         x = TwoScaleFeatures(
             self.embedding, self.scales, self.shallow_stage, name="two_scale", **layers
         )(stages, train)  # [n, t, t, C or 2C]

@@ -10,23 +10,28 @@ import jax.numpy as jnp
 from jax import Array
 
 
-@jax.custom_vjp
-def max_pool(x: Array) -> Array:
+def max_pool(x: Array, margin: int = 1) -> Array:
     """The largest pixel of 3x3 windows two apart: `[n, h, w, c] -> [n, h/2, w/2, c]`.
 
-    Windows reach one pixel over each edge; odd h and w are rounded up, 5 pixels become 3.
+    Windows reach `margin` pixels over each edge, 1 or 0. With 1, odd h and w are rounded up, 5
+    pixels become 3; with 0 all are rounded down, to whole windows, 5 and 6 pixels become 2.
     """
+    ends = (margin, margin)
+    return _pool(jnp.pad(x, ((0, 0), ends, ends, (0, 0)), constant_values=-jnp.inf))
+
+
+@jax.custom_vjp
+def _pool(x: Array) -> Array:
     return _forward(x)[0]
 
 
 def _forward(x: Array) -> tuple[Array, tuple[Array, tuple[int, int]]]:
     _, h, w, _ = x.shape
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
-    largest = padded[:, 0:h:2, 0:w:2]
+    largest = x[:, 0 : h - 2 : 2, 0 : w - 2 : 2]
     winner = jnp.zeros(largest.shape, jnp.uint8)
     for tap in range(1, 9):
         row, column = divmod(tap, 3)
-        pixel = padded[:, row : row + h : 2, column : column + w : 2]
+        pixel = x[:, row : row + h - 2 : 2, column : column + w - 2 : 2]
         winner = jnp.where(pixel > largest, jnp.uint8(tap), winner)
         largest = jnp.maximum(largest, pixel)
     return largest, (winner, (h, w))
@@ -35,32 +40,30 @@ def _forward(x: Array) -> tuple[Array, tuple[Array, tuple[int, int]]]:
 def _backward(residuals: tuple[Array, tuple[int, int]], dy: Array) -> tuple[Array]:
     winner, (h, w) = residuals
     n, height, width, c = dy.shape
-    ends = ((0, 0), (0, 1), (0, 1), (0, 0))
+    ends = ((0, 0), (1, 1), (1, 1), (0, 0))
     dy, winner = jnp.pad(dy, ends), jnp.pad(winner, ends, constant_values=_NONE)
 
-    def share(row: int, column: int, down: int, across: int) -> Array:
-        """What pixels at (row, column) of their 2x2 block get of the window so far down, across."""
-        window = (slice(None), slice(down, down + height), slice(across, across + width))
-        tap = 3 * (1 + row - 2 * down) + (1 + column - 2 * across)
+    def share(row: int, column: int, up: int, left: int) -> Array:
+        """What pixels at (row, column) of their 2x2 block get of the window so far up and left."""
+        window = (slice(None), slice(1 - up, 2 - up + height), slice(1 - left, 2 - left + width))
+        tap = 3 * (row + 2 * up) + column + 2 * left
         return jnp.where(winner[window] == tap, dy[window], 0)
 
-    # A pixel of an even row lies in one row of windows, one of an odd row in two.
+    # A pixel of an even row lies in two rows of windows, one of an odd row in one.
     block = [
         [
-            sum(
-                share(row, column, down, across)
-                for down in range(row + 1)
-                for across in range(column + 1)
-            )
+            sum(share(row, column, up, left) for up in range(2 - row) for left in range(2 - column))
             for column in (0, 1)
         ]
         for row in (0, 1)
     ]
     rows = jnp.stack([jnp.stack(columns, axis=3) for columns in block], axis=2)
-    return (rows.reshape(n, 2 * height, 2 * width, c)[:, :h, :w],)
+    gradient = rows.reshape(n, 2 * height + 2, 2 * width + 2, c)[:, :h, :w]
+    missing = [(0, h - gradient.shape[1]), (0, w - gradient.shape[2])]
+    return (jnp.pad(gradient, ((0, 0), *missing, (0, 0))),)
 
 
 _NONE = 9
 """No tap has this number: the winner of windows that are not there."""
 
-max_pool.defvjp(_forward, _backward)
+_pool.defvjp(_forward, _backward)

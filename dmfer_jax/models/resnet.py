@@ -18,14 +18,20 @@ BatchNorm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
 
 
 def conv(
-    features: int, size: int, stride: int = 1, *, use_bias: bool = False, **kwargs: Any
+    features: int,
+    size: int,
+    stride: int = 1,
+    padding: int | None = None,
+    *,
+    use_bias: bool = False,
+    **kwargs: Any,
 ) -> nn.Conv:
-    """A `size` x `size` convolution, padded as PyTorch's networks pad."""
+    """A `size` x `size` convolution; unless told otherwise, padded as PyTorch's networks pad."""
     return nn.Conv(
         features,
         (size, size),
         (stride, stride),
-        padding=size // 2,
+        padding=size // 2 if padding is None else padding,
         use_bias=use_bias,
         conv_general_dilated=convolve,
         kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
@@ -36,12 +42,14 @@ def conv(
 class ConvNorm(nn.Module):
     """Convolution, BatchNorm and, unless told otherwise, ReLU: `[n, h, w, _] -> [n, h', w', c]`.
 
-    Where `folded` the convolution has a bias and does BatchNorm's work, too (see `folding`).
+    Each side is padded by half the kernel's size, or by `padding`. Where `folded` the convolution
+    has a bias and does BatchNorm's work, too (see `folding`).
     """
 
     features: int
     size: int = 3
     stride: int = 1
+    padding: int | None = None
     relu: bool = True
     folded: bool = False
     dtype: Any = jnp.float32
@@ -51,7 +59,7 @@ class ConvNorm(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:  # noqa: D102 (the class says it)
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         options = {"use_bias": self.folded, "name": "conv", **types}
-        x = conv(self.features, self.size, self.stride, **options)(x)
+        x = conv(self.features, self.size, self.stride, self.padding, **options)(x)
         if not self.folded:
             x = BatchNorm(use_running_average=not train, name="norm", **types)(x)
         return nn.relu(x) if self.relu else x

@@ -35,7 +35,8 @@ class TwoScaleFeatures(nn.Module):
         """Returns `[n, t, t, C]`, or `[n, t, t, 2C]` (shallow first) for both scales.
 
         Args:
-          stages: the backbone's outputs, `[n, t_i, t_i, c_i]`, each half as large as the last.
+          stages: the backbone's outputs, `[n, t_i, t_i, c_i]`, each half as large as the last,
+            rounded up or down.
           train: as in `ResNet`.
         """
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
@@ -44,6 +45,9 @@ class TwoScaleFeatures(nn.Module):
         if self.scales in ("shallow", "both"):
             y = stages[self.shallow_stage - 1]
             for index in range(self.shallow_stage, len(stages)):
+                # Where the backbone rounds halves down, the last row and column would be one more.
+                _, rows, columns, _ = stages[index].shape
+                y = y[:, : 2 * rows, : 2 * columns]
                 y = layer(y.shape[-1], 3, 2, name=f"shallow_down{index}")(y, train)
             features.append(layer(self.channels, 1, name="shallow")(y, train))
         if self.scales in ("deep", "both"):

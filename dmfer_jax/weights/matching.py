@@ -1,8 +1,9 @@
 """Finds the network's tensors among those of a weights file.
 
-Two layouts are known: torchvision's ResNets ("layer1.0.conv1.weight"), of which the backbone is
-taken, and that of `pytorch.to_state_dict`, of which every part is taken whose shapes agree. A
-backbone that is not complete is refused: half a network trains, and nobody sees why it is bad.
+Three layouts are known: torchvision's ResNets ("layer1.0.conv1.weight") and the face recognition
+network of `weights.face`, of which the backbone is taken, and that of `pytorch.to_state_dict`, of
+which every part is taken whose shapes agree. A backbone that is not complete is refused: half a
+network trains, and nobody sees why it is bad.
 """
 
 import re
@@ -12,7 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from dmfer_jax.errors import UserError
+from dmfer_jax.models import face_resnet
 from dmfer_jax.models.resnet import BACKBONES
+from dmfer_jax.weights import face
 from dmfer_jax.weights.pickle_machine import shown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -36,6 +39,10 @@ _ADAPTED = (
     "the first convolution was adapted from images normalised by ImageNet's mean and standard "
     "deviation to images in -1 to 1; exact but for the zeros padded at the border"
 )
+_TRANSLATED = (
+    "scales and biases became BatchNorms, and the first convolution was adapted to images in -1 to "
+    "1, both exactly; the last stage is left out"
+)
 _SUMMED = "the first convolution's RGB kernels were summed for grey images"
 
 
@@ -48,6 +55,7 @@ class Match(NamedTuple):
       unused: names in the file that it does not take; `num_batches_tracked` is not counted.
       random: parts of the network that stay as they are drawn, such as "head".
       notes: what was changed on the way, each a sentence.
+      fitted: whether the backbone's BatchNorms have the statistics of data.
     """
 
     taken: dict[str, np.ndarray]
@@ -55,6 +63,7 @@ class Match(NamedTuple):
     unused: tuple[str, ...]
     random: tuple[str, ...]
     notes: tuple[str, ...]
+    fitted: bool
 
     def lines(self) -> list[str]:
         """The report, to print."""
@@ -81,7 +90,7 @@ def match(
     Args:
       tensors: of `reading.read_weights`.
       shapes: name of `pytorch.to_state_dict` -> shape, of the whole network.
-      backbone: name of the network's, in `BACKBONES`.
+      backbone: name of the network's.
       normalization: of the images that weights with torchvision's names are for: "symmetric" is
         ours, and for "imagenet" the first convolution is adapted, see `adapt_to_symmetric`.
 
@@ -92,7 +101,10 @@ def match(
       UserError: the backbone is not complete, or is another one; the message does not name the
         file.
     """
-    found, unused, foreign = _name_as_ours(tensors)
+    of_face = face.holds_face_network(tensors)
+    found, unused, foreign = (
+        (*face.translate(tensors), False) if of_face else _name_as_ours(tensors)
+    )
     _check_backbone(found, unused if foreign else [], shapes, backbone)
     to_grey = shapes[_STEM][1] == 1 and found[_STEM].shape[1:2] == (3,)
     wanted = {name: tuple(shape) for name, shape in shapes.items()}
@@ -100,7 +112,7 @@ def match(
         wanted[_STEM] = (wanted[_STEM][0], 3, *wanted[_STEM][2:])
     _check_shapes(found, wanted)
     found |= {name: _as_float32(name, found[name]) for name in found if name in shapes}
-    notes = []
+    notes = [_TRANSLATED] if of_face else []
     if foreign and found[_STEM].shape[1] == 3 and normalization == "imagenet":
         found |= adapt_to_symmetric(found)
         notes.append(_ADAPTED)
@@ -116,7 +128,7 @@ def match(
         else:
             random.append(part)
     unused += [name for name in found if name not in taken]
-    return Match(taken, len(shapes), tuple(unused), tuple(random), tuple(notes))
+    return Match(taken, len(shapes), tuple(unused), tuple(random), tuple(notes), not of_face)
 
 
 def adapt_to_symmetric(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -214,11 +226,13 @@ def _check_backbone(
 
 
 def _find_depth(names: Iterable[str]) -> str | None:
-    """Which of `BACKBONES` has these blocks."""
+    """Which backbone has these blocks."""
     blocks = {name.split(".")[1] for name in names if name.startswith("backbone.stage")}
     counts = tuple(
         sum(block.startswith(f"stage{stage}_") for block in blocks) for stage in range(1, 5)
     )
+    if counts == face_resnet.BLOCKS:
+        return "face_resnet"
     bottleneck = any(".conv3." in name for name in names)
     for name, options in BACKBONES.items():
         if (options["blocks"], options.get("bottleneck", False)) == (counts, bottleneck):
@@ -242,7 +256,8 @@ def _check_shapes(found: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[in
         stem = "imagenet" if there[2] == 7 else "small"
         advice = f". Its first convolution is {there[2]}x{there[2]}: set config.model.stem={stem}"
     elif len(there) == 4 and there[0] != here[0]:
-        advice = f". Set config.model.width={there[0] / 64:g}"
+        base = 32 if _find_depth(found) == "face_resnet" else 64
+        advice = f". Set config.model.width={there[0] / base:g}"
     elif len(there) == 4 and there[1] != here[1]:
         advice = f". It is of images of {there[1]} channel(s): set config.data.channels={there[1]}"
     raise UserError(f"{len(wrong)} of its tensors have another shape: {'; '.join(first)}{advice}")
@@ -275,7 +290,8 @@ def _describe_other(names: list[str]) -> str:
     return (
         f"{seems}: its tensors are {_listed(names)}. Taken are ResNet-18, 34 and 50 with "
         "torchvision's names (conv1.weight, layer1.0.conv1.weight, ...), with or without 'module.' "
-        "and 'backbone.' before them, and this project's own files (backbone.stem.conv.weight, ...)"
+        "and 'backbone.' before them, the face recognition network of face-api, and this project's "
+        "own files (backbone.stem.conv.weight, ...)"
     )
 
 

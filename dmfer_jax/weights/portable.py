@@ -2,9 +2,10 @@
 
 The file is a safetensors file. Its tensors are the network's variables under PyTorch's names and in
 its order of axes (`weights.pytorch`), so that `safetensors.torch.load_file` gives a state dict for
-the twin in `dmfer_jax.pytorch`. Its metadata have one key, "dmfer": the manifest, a JSON object
-that says what goes in and what comes out. It lies inside, since labels in a file of their own get
-lost or exchanged, and weights without their labels are worse than none.
+the twin in `dmfer_jax.pytorch`; kernels may be stored in float16. Its metadata have one key,
+"dmfer": the manifest, a JSON object that says what goes in and what comes out. It lies inside,
+since labels in a file of their own get lost or exchanged, and weights without their labels are
+worse than none.
 
 Everything is covered by digests. `tensors` in the manifest has the SHA-256 of each tensor's bytes
 (little-endian, C order). `sha256` is that of the manifest without this key, written as
@@ -38,6 +39,7 @@ LARGEST_HEADER = 2**21
 
 _MOST_PIXELS = 4096  # along a side
 _LONGEST_NAME = 200  # of a tensor; the network's have up to 40 characters
+_STORED = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 _HEAD = ("head.weight", "head.bias")  # tensors with a row for each class, as "centers" have
 
 
@@ -71,7 +73,11 @@ class Manifest:
 
 
 def save_portable(
-    path: str | os.PathLike[str], variables: Mapping[str, Any], manifest: Manifest
+    path: str | os.PathLike[str],
+    variables: Mapping[str, Any],
+    manifest: Manifest,
+    *,
+    half: bool = False,
 ) -> None:
     """Writes a network as a portable file; it is whole or not there, an older one is replaced.
 
@@ -79,18 +85,27 @@ def save_portable(
       path: where to.
       variables: {"params", "batch_stats"}, float32, as `TrainState.eval_variables` gives them.
       manifest: of the network.
+      half: stores kernels in float16, which halves the file; they are rounded to 11 bits.
 
     Raises:
-      UserError: a weight is not finite, or the labels do not fit the network.
+      UserError: a weight is not finite, in float16 if so stored, or the labels do not fit the
+        network.
     """
     tensors = to_state_dict(variables)
+    _check_finite(tensors)
+    if half:
+        with np.errstate(over="ignore"):  # refused below
+            tensors = {
+                name: array.astype(np.float16) if array.ndim > 1 else array
+                for name, array in tensors.items()
+            }
     described = to_plain(dataclasses.asdict(manifest))
     described = {"format": FORMAT, "version": VERSION, **described}
     described["tensors"] = {name: _describe(array) for name, array in sorted(tensors.items())}
     described["sha256"] = _digest(described)
     _check_fields(described)
     _check_rows(described["labels"], described["tensors"])
-    _check_finite(tensors)
+    _check_finite({name: array.astype(np.float32) for name, array in tensors.items()})
     text = json.dumps(described, ensure_ascii=False, allow_nan=False)
     # Not save_file: it lets nobody but its owner read the file.
     content = safetensors.numpy.save(tensors, metadata={METADATA_KEY: text})
@@ -232,8 +247,11 @@ def _read_tensors(
         raise ValueError(f"found tensors that the manifest does not have: {_some(extra)}")
     for name, said in expected.items():
         found = header[name] if isinstance(header[name], dict) else {}
-        if found.get("dtype") != "F32":
-            raise ValueError(f"tensor {name[:80]!r} is {found.get('dtype')!r:.20}; expected 'F32'")
+        if found.get("dtype") not in _STORED:
+            raise ValueError(
+                f"tensor {name[:80]!r} is {found.get('dtype')!r:.20}; expected "
+                f"{' or '.join(map(repr, _STORED))}"
+            )
         if len(name) > _LONGEST_NAME:
             raise ValueError(f"tensor {name[:80]!r}... has a name of {len(name):,} characters")
         if not _is_description(said):
@@ -247,9 +265,10 @@ def _read_tensors(
     tensors = {}
     with safetensors.safe_open(path, "numpy") as file:  # refuses places that overlap or leave gaps
         for name, said in expected.items():
-            tensors[name] = array = file.get_tensor(name)
+            array = file.get_tensor(name)
             if _describe(array)["sha256"] != said["sha256"]:
                 raise ValueError(f"tensor {name[:80]!r} is damaged: its digest is another")
+            tensors[name] = array.astype(np.float32, copy=False)
     return tensors
 
 

@@ -1,4 +1,4 @@
-"""Reads the tensors of a weights file, of PyTorch or safetensors, as NumPy arrays.
+"""Reads the tensors of a weights file, of PyTorch, safetensors or TensorFlow.js, as NumPy arrays.
 
 PyTorch is not needed, and nothing of the file is run: see `pickle_machine`. The kind of a file is
 told by its first bytes, whatever its name.
@@ -15,6 +15,7 @@ import safetensors
 
 from dmfer_jax.errors import UserError
 from dmfer_jax.weights import torch_files
+from dmfer_jax.weights.manifest import MAX_MANIFEST_BYTES, read_manifest
 from dmfer_jax.weights.pickle_machine import shown
 from dmfer_jax.weights.torch_pickle import Tensor, view
 
@@ -66,7 +67,8 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
 
     Read are files of PyTorch's `torch.save`, as a zip archive (since 1.6) and as before it, and
     safetensors. A file of PyTorch may hold a state dict, or a dict that has it under "state_dict",
-    "model_state_dict" or "model"; what else stands beside the tensors is left out.
+    "model_state_dict" or "model"; what else stands beside the tensors is left out. Of TensorFlow.js
+    the path is that of the manifest, which names files beside it.
 
     Read is at most: a file of 4 GiB, tensors of 4 GiB and 20,000 of them, a pickle of 16 MiB and a
     million operations. Memory stays below two times the file's bytes and 256 MiB.
@@ -85,7 +87,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            return _read(file, path.stat().st_size)
+            return _read(file, path.stat().st_size, path.parent)
     except UserError as error:
         raise UserError(f"weights file {path}: {error}") from error
     except OSError as error:
@@ -98,7 +100,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
         raise UserError(f"weights file {path}: {error}") from error
 
 
-def _read(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
+def _read(file: BinaryIO, size: int, folder: Path) -> dict[str, np.ndarray]:
     if size > MAX_BYTES:
         raise UserError(f"it has {size:,} bytes; at most {MAX_BYTES:,} are read")
     start = file.read(512)
@@ -109,6 +111,8 @@ def _read(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
         return _torch_tensors(torch_files.read_legacy(file, size))
     if start[8:9] == b"{":
         return _read_safetensors(file, size)
+    if start.lstrip()[:1] == b"[" and size <= MAX_MANIFEST_BYTES:
+        return read_manifest(file.read(), folder, MAX_BYTES)
     raise UserError(_describe(start))
 
 

@@ -13,12 +13,24 @@ _MOST_LEVELS = 16  # the manifest of this project has 4
 def parse_object(text: bytes) -> dict[str, Any]:
     """Returns the object that a text holds.
 
+    Raises:
+      ValueError: as `parse`, or it holds something else.
+    """
+    value = parse(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"it is a {type(value).__name__} and no object")
+    return value
+
+
+def parse(text: bytes) -> Any:
+    """Returns the value that a text holds.
+
     Args:
       text: UTF-8, of a size that was checked: what is made of it may need 30 times its memory.
 
     Raises:
-      ValueError: it is no such text, no object, has a key twice, a number that is not finite or has
-        thousands of digits, or too many levels. The message is the reason alone.
+      ValueError: it is no such text, has a key twice, a number that is not finite or has thousands
+        of digits, or too many levels. The message is the reason alone.
     """
     try:
         value = json.loads(
@@ -29,8 +41,6 @@ def parse_object(text: bytes) -> dict[str, Any]:
         )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"it is a {type(value).__name__} and no object")
     _check_levels(value, _MOST_LEVELS)
     return value
 

@@ -10,8 +10,10 @@ import pytest
 from dmfer_jax.errors import UserError
 from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.models.resnet import ResNet
+from dmfer_jax.weights.face import FACE_WEIGHTS, translate
 from dmfer_jax.weights.matching import IMAGENET_MEAN, IMAGENET_STD, match
 from dmfer_jax.weights.pytorch import from_state_dict, to_state_dict
+from dmfer_jax.weights.reading import read_weights
 from tests.models.variables import draw_variables
 
 Arrays = dict[str, np.ndarray]
@@ -274,3 +276,29 @@ def test_what_was_taken_is_a_networks_variables():
         train=False,
     )
     assert jax.tree.map(np.shape, backbone) == jax.tree.map(np.shape, expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_face_network_is_taken_whole_and_computes_the_same_of_grey(channels):
+    arrays = draw(channels, backbone="face_resnet", width=1.0)
+    found = match(read_weights(FACE_WEIGHTS), shapes_of(arrays), "face_resnet", "imagenet")
+    assert set(found.taken) == {name for name in arrays if name.startswith("backbone.")}
+    assert found.random == ("attention", "compress", "head", "two_scale")
+    assert "fc" in found.unused
+    assert not found.fitted
+    stem = found.taken["backbone.stem.conv.weight"]
+    whole = translate(read_weights(FACE_WEIGHTS))[0]["backbone.stem.conv.weight"]
+    expected = whole if channels == 3 else whole.sum(1, keepdims=True)
+    np.testing.assert_allclose(stem, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_other_backbones_are_told_from_the_face_network():
+    face, resnet = draw(backbone="face_resnet", width=1.0), draw()
+    with pytest.raises(UserError, match=r"holds a backbone face_resnet, .* is 'resnet18'"):
+        match(read_weights(FACE_WEIGHTS), shapes_of(resnet), "resnet18", "imagenet")
+    with pytest.raises(UserError, match=r"holds a backbone resnet18, .* is 'face_resnet'"):
+        match(as_torchvision(resnet), shapes_of(face), "face_resnet", "imagenet")
+    narrow = draw(backbone="face_resnet", width=0.5)
+    with pytest.raises(UserError, match=r"Set config\.model\.width=1"):
+        match(read_weights(FACE_WEIGHTS), shapes_of(narrow), "face_resnet", "imagenet")
+    assert match(face, shapes_of(face), "face_resnet", "imagenet").fitted
