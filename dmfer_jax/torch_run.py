@@ -17,7 +17,16 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dmfer_jax import config as configs
-from dmfer_jax import initial, loop, run_folder, run_lock, state, steps
+from dmfer_jax import (
+    initial,
+    loop,
+    norm_statistics,
+    run_folder,
+    run_lock,
+    sharding,
+    state,
+    steps,
+)
 from dmfer_jax.data import augment
 from dmfer_jax.errors import UserError
 from dmfer_jax.prepare import ensure_built
@@ -192,9 +201,11 @@ def make_trainer(run: Run, system: str, begins: bool) -> Any:
             opt_state=(), ema=None
         )
 
-    first = jax.jit(draw)()
+    first = jax.jit(draw, out_shardings=sharding.replicated(run.mesh))()
     if weights := initial.read_initial_weights(run.config, run.workdir, first, begins):
         first = weights.put_into(first)
+        if not weights.fitted:
+            first = norm_statistics.fit_backbone(run, first)
     first = jax.device_get(first)
     balanced = run.config.loss.class_weights == "balanced"
     trainer = systems.new_trainer(

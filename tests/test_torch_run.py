@@ -27,7 +27,14 @@ from tests.conftest import make_tiny_config  # noqa: E402
 
 LOSSES = ("loss", "cross_entropy", "center_loss", "accuracy", "grad_norm", "learning_rate")
 
-torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """On tensors this small, threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

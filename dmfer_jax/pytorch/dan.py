@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 
-from dmfer_jax.pytorch.model import make_config_backbone
+from dmfer_jax.pytorch.resnet import make_config_backbone
 
 HEADS = 4
 

@@ -38,8 +38,6 @@ def check_training(config: ConfigDict) -> None:
 
 
 _PLAIN: dict[str, Any] = {
-    "model.frozen_stages": 0,
-    "optimizer.layer_decay": 1,
     "train.nonfinite": "stop",
 }
 """Field -> the one value that it can have."""

@@ -13,13 +13,7 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 
 from dmfer_jax.pytorch import limits
-
-BACKBONES: dict[str, tuple[tuple[int, ...], bool]] = {
-    "resnet18": ((2, 2, 2, 2), False),
-    "resnet34": ((3, 4, 6, 3), False),
-    "resnet50": ((3, 4, 6, 3), True),
-}
-"""Name -> blocks in each stage, and whether they are bottlenecks."""
+from dmfer_jax.pytorch.resnet import ConvNorm, make_backbone
 
 
 class Outputs(NamedTuple):
@@ -38,7 +32,7 @@ def make_model(config: ConfigDict, num_classes: int) -> "Dmfer":
     """
     limits.check_type(config)
     options: dict[str, Any] = dict(config.model.items())
-    del options["dtype"], options["frozen_stages"]  # the second is of training
+    del options["dtype"]
     model = Dmfer(
         num_classes,
         channels=config.data.channels,
@@ -46,33 +40,6 @@ def make_model(config: ConfigDict, num_classes: int) -> "Dmfer":
         **options,
     )
     return model.to(memory_format=torch.channels_last)
-
-
-def make_config_backbone(config: ConfigDict) -> "ResNet":
-    """Returns the backbone that the config describes: images in, the outputs of its stages out."""
-    model = config.model
-    return make_backbone(
-        model.backbone,
-        config.data.channels,
-        stem=model.stem,
-        stem_stride=model.stem_stride,
-        width=model.width,
-    )
-
-
-def make_backbone(
-    name: str, channels: int, *, stem: str, stem_stride: int, width: float
-) -> "ResNet":
-    """Returns a backbone: images in, the outputs of its stages out.
-
-    Args:
-      name: of `BACKBONES`.
-      channels: of the images, 1 or 3.
-      stem: "imagenet" or "small".
-      stem_stride: of the small stem.
-      width: times the channels.
-    """
-    return ResNet(channels, *BACKBONES[name], stem, stem_stride, width)
 
 
 class Dmfer(nn.Module):
@@ -86,7 +53,8 @@ class Dmfer(nn.Module):
       num_classes: K.
       channels: of the images, 1 or 3.
       backbone, stem, stem_stride, width, embedding, scales, shallow_stage, attention, heads,
-        depthwise, compress, dropout, learned_centers: as of `dmfer_jax.models.dmfer.Dmfer`.
+        depthwise, compress, dropout, frozen_stages, learned_centers: as of
+        `dmfer_jax.models.dmfer.Dmfer`.
     """
 
     def __init__(
@@ -106,11 +74,17 @@ class Dmfer(nn.Module):
         depthwise: bool = False,
         compress: str = "conv",
         dropout: float = 0.0,
+        frozen_stages: int = 0,
         learned_centers: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = make_backbone(
-            backbone, channels, stem=stem, stem_stride=stem_stride, width=width
+            backbone,
+            channels,
+            stem=stem,
+            stem_stride=stem_stride,
+            width=width,
+            frozen_stages=frozen_stages,
         )
         self.two_scale = TwoScaleFeatures(
             self.backbone.stage_channels, embedding, scales, shallow_stage
@@ -139,91 +113,6 @@ class Dmfer(nn.Module):
         return Outputs(self.head(self.dropout(embedding)), embedding, self.centers)
 
 
-class ConvNorm(nn.Module):
-    """Convolution, BatchNorm and, unless told otherwise, ReLU; He et al.'s initialisation."""
-
-    def __init__(
-        self, inputs: int, outputs: int, size: int = 3, stride: int = 1, relu: bool = True
-    ) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
-        self.norm = nn.BatchNorm2d(outputs)
-        self.relu = relu
-        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        x = self.norm(self.conv(x))
-        return F.relu_(x) if self.relu else x
-
-
-class Block(nn.Module):
-    """A residual block: two 3x3 convolutions, or 1x1, 3x3, 1x1 if `bottleneck`."""
-
-    def __init__(self, inputs: int, features: int, stride: int, bottleneck: bool) -> None:
-        super().__init__()
-        self.outputs = 4 * features if bottleneck else features
-        if bottleneck:
-            self.conv1 = ConvNorm(inputs, features, 1)
-            self.conv2 = ConvNorm(features, features, 3, stride)
-            self.conv3: nn.Module = ConvNorm(features, self.outputs, 1, relu=False)
-        else:
-            self.conv1 = ConvNorm(inputs, features, 3, stride)
-            self.conv2 = ConvNorm(features, features, 3, relu=False)
-            self.conv3 = nn.Identity()
-        same = inputs == self.outputs and stride == 1
-        self.downsample: nn.Module = (
-            nn.Identity() if same else ConvNorm(inputs, self.outputs, 1, stride, relu=False)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        y = self.conv3(self.conv2(self.conv1(x)))
-        # In place: BatchNorm's gradient reads its input, not this output.
-        return F.relu_(y.add_(self.downsample(x)))
-
-
-class ResNet(nn.Module):
-    """The convolutional part of a ResNet: images in, the outputs of its four stages out."""
-
-    def __init__(
-        self,
-        channels: int,
-        blocks: tuple[int, ...],
-        bottleneck: bool,
-        stem: str,
-        stem_stride: int,
-        width: float,
-    ) -> None:
-        super().__init__()
-        base = max(8, round(64 * width / 8) * 8)
-        if stem == "imagenet":
-            self.stem = ConvNorm(channels, base, 7, 2)
-            self.pool: nn.Module = nn.MaxPool2d(3, 2, 1)
-        else:
-            self.stem = ConvNorm(channels, base, 3, stem_stride)
-            self.pool = nn.Identity()
-        self.stages: list[list[str]] = []  # the names of the blocks, which are Flax's
-        self.stage_channels: list[int] = []
-        x = base
-        for stage, count in enumerate(blocks):
-            names = [f"stage{stage + 1}_block{index + 1}" for index in range(count)]
-            for index, name in enumerate(names):
-                stride = 2 if stage > 0 and index == 0 else 1
-                block = Block(x, base * 2**stage, stride, bottleneck)
-                self.add_module(name, block)
-                x = block.outputs
-            self.stages.append(names)
-            self.stage_channels.append(x)
-
-    def forward(self, images: Tensor) -> list[Tensor]:  # noqa: D102
-        x = self.pool(self.stem(images.contiguous(memory_format=torch.channels_last)))
-        outputs = []
-        for names in self.stages:
-            for name in names:
-                x = getattr(self, name)(x)
-            outputs.append(x)
-        return outputs
-
-
 class TwoScaleFeatures(nn.Module):
     """Shallow and deep features on the deep stage's grid, `[n, C or 2C, t, t]`, shallow first."""
 
@@ -245,8 +134,9 @@ class TwoScaleFeatures(nn.Module):
         features = []
         if self.scales in ("shallow", "both"):
             y = stages[self.shallow_stage - 1]
-            for name in self.down:
-                y = getattr(self, name)(y)
+            for name, deeper in zip(self.down, stages[self.shallow_stage :], strict=True):
+                # Where the backbone rounds halves down, there may be a row and a column too many.
+                y = getattr(self, name)(y[:, :, : 2 * deeper.shape[2], : 2 * deeper.shape[3]])
             features.append(self.shallow(y))
         if self.scales in ("deep", "both"):
             features.append(self.deep(stages[-1]))

@@ -5,7 +5,8 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 
-from dmfer_jax.pytorch.model import Outputs, make_config_backbone
+from dmfer_jax.pytorch.model import Outputs
+from dmfer_jax.pytorch.resnet import make_config_backbone
 
 
 class PlainNetwork(nn.Module):

@@ -7,6 +7,7 @@ weights that nothing reads (above a shallow scale alone), which decay in Flax on
 # pyright: reportMissingImports=false
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -187,25 +188,48 @@ class Trainer:
 
 
 def make_optimizer(options: ConfigDict, model: nn.Module) -> torch.optim.Optimizer:
-    """Returns the fused update rule, with weight decay on kernels only and a rate of 1.
+    """Returns the fused update rule, with weight decay on kernels only.
 
     Args:
       options: `config.optimizer`.
-      model: the network.
+      model: the network; what of it is frozen is left out.
+
+    Returns:
+      An optimizer whose rate is 1 above the backbone, and less by `layer_decay` from stage to
+      stage below.
     """
     values: Any = options
-    decayed, others = [], []
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        kernel = name.endswith(".weight") and parameter.ndim > 1
-        (decayed if kernel else others).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": values.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        if parameter.requires_grad:
+            rate = values.layer_decay ** (_ABOVE - _stage(name))
+            decayed = name.endswith(".weight") and parameter.ndim > 1
+            groups.setdefault((rate, decayed), []).append(parameter)
+    by_rate = [
+        {
+            "params": groups[rate, decayed],
+            "weight_decay": values.weight_decay if decayed else 0.0,
+            "lr": rate,
+        }
+        for rate, decayed in sorted(groups, reverse=True)
     ]
     if values.name == "sgd":
         momentum = values.momentum
-        return torch.optim.SGD(groups, 1.0, momentum, nesterov=momentum > 0, fused=True)
-    return torch.optim.AdamW(groups, 1.0, fused=True)
+        return torch.optim.SGD(by_rate, 1.0, momentum, nesterov=momentum > 0, fused=True)
+    return torch.optim.AdamW(by_rate, 1.0, fused=True)
+
+
+_ABOVE = 5
+"""What `_stage` says of parts above the backbone, which come after stage 4."""
+
+
+def _stage(name: str) -> int:
+    """The stage of the backbone that a parameter belongs to; 0 is the stem."""
+    part, _, within = name.partition(".")
+    if part != "backbone":
+        return _ABOVE
+    found = re.match(r"stage(\d)_", within)
+    return int(found[1]) if found else 0
 
 
 def make_schedule(
