@@ -6,12 +6,14 @@
 
 The same command goes on where an interrupted one stopped, and runs nothing twice. In the folder of
 `--out`: `runs.csv` with the rows of each finished run, `table.md` and `differences.csv`, and the
-figure `ablation.png` and `.pdf`; a folder for each run. Nothing is chosen on a test split.
+figure `ablation.png` and `.pdf`; and `<variant>/seed<n>/` of each run. A run that another ablation
+did already may be copied there. Nothing is chosen on a test split.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -34,6 +36,9 @@ def show_findings(planned: ablation.Ablation) -> None:
 
     def said(variant: str, seed: str) -> dict[str, Predictions]:
         path = planned.out / variant / f"seed{seed}" / "predictions.npz"
+        if not path.exists():
+            print(f"{path} is gone, so {variant}, seed {seed} is compared with nothing")
+            return {}
         return read_run_predictions(path)[1]
 
     findings = ablation_table.find(
@@ -69,7 +74,9 @@ def main(argv: Sequence[str]) -> None:
     """Runs the ablation that the flags describe."""
     del argv
     options = flags.FLAGS
-    if "seed" in config_flags.get_override_values(options["config"]):
+    # pyright does not see what the package takes from its own module.
+    given: Any = config_flags
+    if "seed" in given.get_override_values(options["config"]):
         raise UserError("--config.seed cannot be given: --seeds=3 runs seeds 0, 1 and 2")
     path = config_flags.get_config_filename(options["config"])
     out = Path(options.out or f"runs/{Path(path).stem}_{Path(options.grid).stem}")

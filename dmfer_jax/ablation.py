@@ -2,8 +2,9 @@
 
 Each is an ordinary run of `dmfer_jax.train` in a folder of its own, `<out>/<variant>/seed<n>`, and
 in a process of its own: its memory and its processor time are its own, one that is killed takes
-nothing else along, and the command in its row is the one that was run. What they compile alike is
-kept on disk for all (see `command`).
+nothing else along, and the command in its row is the one that was run. One process for all would
+share little: network, loss or seed differ, and each is part of the compiled step. Decoded images
+and the compiled evaluation are kept on disk for all.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -224,7 +225,7 @@ def _rows_of(ablation: Ablation, run: PlannedRun) -> list[dict[str, str]]:
     """The rows of a run that has its report."""
     path = run.workdir / "report.json"
     report = read_report(path)
-    if differences := run_folder.find_differences(report["config"], run.config):
+    if differences := _find_differences(report["config"], run.config):
         raise UserError(
             f"{path} is of a run of another config: {'; '.join(differences)}. Move "
             f"{run.workdir} away to run it anew, or give another --out."
@@ -238,12 +239,19 @@ def _rows_of(ablation: Ablation, run: PlannedRun) -> list[dict[str, str]]:
     )
 
 
+def _find_differences(old: ConfigDict | dict[str, Any], config: ConfigDict) -> list[str]:
+    """As `run_folder.find_differences`, and whether both begin with a file of the same name."""
+    names = [Path(str(one.get("init_from", ""))).name for one in (old, config)]
+    other_start = [f"init_from was {names[0]!r} and is {names[1]!r}"] * (names[0] != names[1])
+    return run_folder.find_differences(old, config) + other_start
+
+
 def _check_same(run: PlannedRun, digests: set[str]) -> None:
     """Refuses a run of another config than what is in its folder, or in its rows."""
     way_out = "Give another --out, or set these back."
     if (run.workdir / "config.json").is_file():
         old = run_folder.load_config(run.workdir)
-        if differences := run_folder.find_differences(old, run.config):
+        if differences := _find_differences(old, run.config):
             raise UserError(
                 f"{run.workdir} is of a run of another config: {'; '.join(differences)}. {way_out}"
             )

@@ -61,10 +61,15 @@ LOSSES = Grid(
     "cross_entropy",
     {
         "cross_entropy": _loss("none"),
-        # Squared distances are far larger than losses on cosines: these two have the weights of
-        # their papers, 0.003 (Wen et al., ECCV 2016) and 0.01 (Cai et al., FG 2018).
+        # Squared distances are far larger than losses on cosines: these have the weights of their
+        # papers, 0.003 (Wen et al., ECCV 2016), 0.01 (Cai et al., FG 2018) and 0.01 (Farzaneh and
+        # Qi, WACV 2021). DAN divides them by the variance of the centers, and has 1.
         "center": _loss("center", weight=0.003),
         "island": _loss("island", "learned", weight=0.01),
+        "attentive_center": _loss("attentive_center", weight=0.01),
+        "affinity": _loss("affinity", "learned", weight=1.0),
+        "cosface": _loss("cosface", scale=64.0, margin=0.35),
+        "arcface": _loss("arcface", scale=64.0, margin=0.5),
         "center_cosine": _loss("center_cosine"),
         "center_cosine_island": _loss("center_cosine_island", "learned"),
         "center_cosine_triplet": _loss("center_cosine_triplet"),

@@ -74,7 +74,8 @@ def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
                 leaves[prefix + key] = value
         return leaves
 
-    return flat(json.loads(ConfigDict(config).to_json_best_effort()))
+    whole = config if isinstance(config, ConfigDict) else ConfigDict(config)
+    return flat(json.loads(whole.to_json_best_effort()))
 
 
 def load_config(workdir: Path) -> ConfigDict:

@@ -51,12 +51,16 @@ def make_predictions(right: list[int]) -> Predictions:
     )
 
 
+def say_of_both(right: list[int]) -> dict[str, Predictions]:
+    """Returns the same predictions of a validation and a test split."""
+    return {split: make_predictions(right) for split in ("valid", "test")}
+
+
 def leave_run(workdir: Path, config: ConfigDict, right: list[int]) -> None:
     """Writes what a finished run of a config leaves in its folder."""
     (workdir / "checkpoints" / "12").mkdir(parents=True)
     text = config.to_json_best_effort()
     plain_json.write_atomically(workdir / "config.json", lambda part: part.write_text(text))
-    said = dict.fromkeys(("valid", "test"), make_predictions(right))
-    write_run_predictions(workdir / "predictions.npz", CLASSES, said)
+    write_run_predictions(workdir / "predictions.npz", CLASSES, say_of_both(right))
     report = make_report(config.seed, float(np.mean(right)), config.to_dict())
     write_report(workdir / "report.json", report)

@@ -30,7 +30,7 @@ def draw_findings(folder: Path, findings: Findings) -> list[Path]:
     splits = findings.splits
     width = max(6.5, 2.6 + 2.6 * len(splits))
     figure = figures.new_figure(width, 1.9 + 0.42 * len(names), f"{findings.experiment}: accuracy")
-    panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, len(splits), sharex=True, sharey=True, squeeze=False)[0]
     for axes, split in zip(panels, splits, strict=True):
         found = [one for one in findings.differences if one.split == split]
         _draw_split(axes, names, found)
@@ -39,8 +39,8 @@ def draw_findings(folder: Path, findings: Findings) -> list[Path]:
     panels[0].set_ylim(len(names) - 0.5, -0.5)
     single = any(len(one.seeds) == 1 for one in findings.differences)
     figure.supxlabel(
-        f"less {findings.baseline}, in points, with {100 * CONFIDENCE:g} % intervals over images "
-        f"and seeds; filled: 0 is outside{'; square: one seed' * single}",
+        f"minus {findings.baseline}, in points, with {100 * CONFIDENCE:g} % intervals over images "
+        f"and seeds\nfilled: 0 is outside the interval{'; square: one seed' * single}",
         fontsize=9,
     )
     paths = [folder / f"ablation.{kind}" for kind in ("png", "pdf")]

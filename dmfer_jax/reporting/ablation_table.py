@@ -22,7 +22,8 @@ from dmfer_jax.reporting.rows import numbers
 
 Row = Mapping[str, str]
 Said = Callable[[str, str], Mapping[str, Predictions]]
-"""Takes a variant and a seed, and returns what that run said of each split in its last epoch."""
+"""Takes a variant and a seed, and returns what that run said of each split in its last epoch, as
+far as that was kept."""
 
 
 class Difference(NamedTuple):
@@ -88,15 +89,11 @@ def find(
     rows = [row for row in rows if row["variant"] in variants]
     findings = Findings(experiment, baseline, variants, rows, [])
     seeds = {name: _seeds(rows, name) for name in variants}
-    last = {
-        (name, seed): said(name, seed)
-        for name in variants
-        for seed in seeds[name]
-        if seed in seeds[baseline]
-    }
+    last = {(name, seed): said(name, seed) for name in variants for seed in seeds[name]}
     for split in findings.splits:
+        scored = {run for run, splits in last.items() if split in splits}
         for name in variants:
-            both = [seed for seed in seeds[name] if (name, seed) in last]
+            both = [s for s in seeds[name] if {(name, s), (baseline, s)} <= scored]
             if name == baseline or not both:
                 continue
             pairs = [[last[one, seed][split] for seed in both] for one in (baseline, name)]
@@ -230,7 +227,7 @@ def _tables(findings: Findings, split: str) -> list[tuple[str, Sequence[str], li
         if one.split == split
     ]
     if cells:
-        title = f"{split}, last epoch, less {findings.baseline}, points"
+        title = f"{split}, last epoch, minus {findings.baseline}, points"
         header = ["variant", "seeds", *(_SCORES[metric] for metric in METRICS[:2])]
         tables.append((title, header, cells))
     return tables
@@ -270,7 +267,7 @@ def _notes(findings: Findings) -> list[str]:
         )
     if any(len(one.seeds) == 1 for one in findings.differences):
         notes.append(
-            "* one seed: the interval is over images alone; another seed may say otherwise"
+            "marked *: one seed, so the interval is over images alone; another may say otherwise"
         )
     started = {row["variant"] for row in findings.rows}
     if missing := [name for name in findings.variants if name not in started]:

@@ -14,7 +14,7 @@ from typing import Any
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import plain_json
 
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "experiment",  # what the run belongs to, such as "ferplus_cpu-components"
     "variant",  # which of it
     "seed",

@@ -40,8 +40,8 @@ def test_difference_is_that_of_the_reported_metrics():
 
 def test_interval_of_one_seed_is_that_of_a_difference_of_proportions():
     images, before, after = 2000, 0.7, 0.75
-    said = [coin_flips(1, images, share, start) for start, share in enumerate((before, after))]
-    found = compare(np.ones(images, int), *said, 2)["accuracy"]
+    said = coin_flips(1, images, before, 0), coin_flips(1, images, after, 1)
+    found = compare(np.ones(images, int), said[0], said[1], 2)["accuracy"]
     change = said[1] - said[0]
     assert found.value == pytest.approx(change.mean())
     # Of n independent differences the mean has the variance var / n; the normal law has 1.96.
@@ -61,8 +61,8 @@ def test_seeds_that_differ_widen_the_interval_as_their_own_mean_varies():
 
 def test_noise_of_single_images_makes_the_interval_of_several_seeds_wide_by_a_known_factor():
     seeds, images = 5, 600
-    said = [coin_flips(seeds, images, 0.7, start) for start in range(2)]
-    found = compare(np.ones(images, int), *said, 2)["accuracy"]
+    before, after = (coin_flips(seeds, images, 0.7, start) for start in range(2))
+    found = compare(np.ones(images, int), before, after, 2)["accuracy"]
     exact = 1.96 * np.sqrt(2 * 0.7 * 0.3 / (seeds * images))
     # As Owen (2007) has it: once for the images, and 1 - 1/seeds each for seeds and for both.
     expected = exact * np.sqrt(1 + 2 * (1 - 1 / seeds))
@@ -81,10 +81,13 @@ def test_pairing_by_image_narrows_what_two_networks_have_in_common():
 
 
 def test_same_seed_draws_the_same():
-    labels, said = np.ones(40, int), [coin_flips(2, 40, 0.6, start) for start in range(2)]
-    first, again = (compare(labels, *said, 2, replicates=600) for _ in range(2))
-    assert first == again
-    assert first != compare(labels, *said, 2, replicates=600, seed=1)
+    before, after = (coin_flips(2, 40, 0.6, start) for start in range(2))
+
+    def draw(seed: int) -> dict[str, Interval]:
+        return compare(np.ones(40, int), before, after, 2, replicates=600, seed=seed)
+
+    assert draw(0) == draw(0)
+    assert draw(0) != draw(1)
 
 
 def test_interval_tells_whether_it_excludes_nothing():

@@ -1,0 +1,241 @@
+"""An ablation from plan to table: what is run, that it goes on, and that nothing is run twice."""
+
+import shutil
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dmfer_jax import ablate, ablation, config
+from dmfer_jax.ablation import ROWS, Ablation
+from dmfer_jax.errors import UserError
+from dmfer_jax.interruption import Interruption
+from dmfer_jax.reporting import rows
+from dmfer_jax.reporting.predictions import read_run_predictions
+from tests.made_up import leave_run
+
+CONFIG = """
+from tests.conftest import make_tiny_config
+
+def get_config():
+    config = make_tiny_config("records")
+    config.data.test_splits = ("test",)
+    config.model.scales, config.model.attention = "deep", "none"
+    config.train.epochs = 1
+    return config
+"""
+GRID = """
+from dmfer_jax.grids import Grid
+
+def get_grid():
+    none = {"loss.name": "none"}
+    return Grid("plain", {"plain": none, "cosine": {}, "shaken": none | {"augment.shift": 0.06}})
+"""
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Ablation:
+    """Two variants with two seeds; a third one sets what holds anyway."""
+    (tmp_path / "tiny.py").write_text(CONFIG)
+    (tmp_path / "parts.py").write_text(GRID)
+    return plan(tmp_path)
+
+
+def plan(
+    folder: Path, seeds: int = 2, only: tuple[str, ...] = (), fields: dict[str, Any] | None = None
+) -> Ablation:
+    path = str(folder / "tiny.py")
+    changed = config.load_config(path)
+    changed.update_from_flattened_dict(fields or {})
+    return ablation.plan(path, changed, str(folder / "parts.py"), seeds, folder / "out", only)
+
+
+class Trainer:
+    """Stands for training: notes each command, and leaves what a finished run leaves."""
+
+    def __init__(self, planned: Ablation, statuses: dict[str, int] | None = None):
+        self._runs = {f"--workdir={run.workdir}": run for run in planned.runs}
+        self._statuses = statuses or {}
+        self.names: list[str] = []
+        self.commands: list[list[str]] = []
+
+    def __call__(self, command: list[str], interruption: Interruption) -> int:
+        run = self._runs[command[-1]]
+        self.names.append(run.name)
+        self.commands.append(command)
+        status = self._statuses.get(run.name, 0)
+        if not status:
+            leave_run(run.workdir, run.config, [1, 0, 1, run.config.seed])
+        return status
+
+
+def test_runs_are_planned_seed_by_seed_without_what_is_the_baseline_itself(planned):
+    assert planned.experiment == "tiny-parts"
+    assert planned.same == ("shaken",)
+    assert list(planned.variants) == ["plain", "cosine"]
+    expected = ["plain, seed 0", "cosine, seed 0", "plain, seed 1", "cosine, seed 1"]
+    assert [run.name for run in planned.runs] == expected
+    assert set(ablation.find_states(planned).values()) == {"left"}
+    assert not planned.out.exists()
+
+
+def test_only_names_variants_of_the_grid(planned, tmp_path):
+    assert [run.name for run in plan(tmp_path, 1, ("cosine",)).runs] == ["cosine, seed 0"]
+    with pytest.raises(UserError, match="'cosin' is no variant of the grid; there are plain, cos"):
+        plan(tmp_path, 1, ("cosin",))
+    with pytest.raises(UserError, match="'shaken' is the baseline itself here"):
+        plan(tmp_path, 1, ("shaken",))
+
+
+def test_finished_runs_have_their_rows_and_are_not_run_again(planned, tmp_path):
+    trainer = Trainer(planned)
+    assert ablation.run_all(planned, trainer) == []
+    assert len(trainer.names) == 4
+    found = rows.read_rows(planned.out / ROWS)
+    assert [(row["variant"], row["seed"]) for row in found[::4]] == [
+        ("plain", "0"),
+        ("cosine", "0"),
+        ("plain", "1"),
+        ("cosine", "1"),
+    ]
+    assert found[4]["command"].startswith("python -m dmfer_jax.train --config=tiny.py")
+    assert len({row["config_digest"] for row in found}) == 2
+    for run in planned.runs:
+        assert not (run.workdir / "checkpoints").exists()
+        assert (run.workdir / "predictions.npz").is_file()
+    before = (planned.out / ROWS).read_bytes()
+    ablation.run_all(planned, trainer)
+    more = plan(tmp_path, 3)
+    later = Trainer(more)
+    ablation.run_all(more, later)
+    assert len(trainer.names) == 4
+    assert later.names == ["plain, seed 2", "cosine, seed 2"]
+    assert (planned.out / ROWS).read_bytes().startswith(before)
+
+
+def test_run_whose_row_was_lost_gets_it_back_from_its_report(planned):
+    ablation.run_all(planned, Trainer(planned), keep_checkpoints=True)
+    assert (planned.runs[0].workdir / "checkpoints").is_dir()
+    path = planned.out / ROWS
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    assert ablation.find_states(planned)["cosine, seed 1"] == "trained"
+    trainer = Trainer(planned)
+    ablation.run_all(planned, trainer)
+    assert trainer.names == []
+    assert path.read_bytes() == whole
+
+
+def test_rows_stay_good_when_the_folder_of_a_run_is_gone(planned, capsys):
+    ablation.run_all(planned, Trainer(planned))
+    shutil.rmtree(planned.runs[1].workdir)
+    assert set(ablation.find_states(planned).values()) == {"done"}
+    ablate.show_findings(planned)
+    said = capsys.readouterr().out
+    assert "predictions.npz is gone, so cosine, seed 0 is compared with nothing" in said
+    assert "cosine 1*" in " ".join(said.split())  # the seed that is left
+
+
+def test_run_of_another_config_under_the_same_name_is_refused_by_field(planned, tmp_path):
+    ablation.run_all(planned, Trainer(planned))
+    other = plan(tmp_path, fields={"optimizer.learning_rate": 0.5})
+    with pytest.raises(UserError, match=r"optimizer\.learning_rate was 1\.0 and is 0\.5"):
+        ablation.find_states(other)
+    started = plan(tmp_path, fields={"init_from": "some/face.safetensors"})
+    with pytest.raises(UserError, match=r"init_from was '' and is 'face\.safetensors'"):
+        ablation.find_states(started)
+    for run in planned.runs:
+        shutil.rmtree(run.workdir)
+    with pytest.raises(UserError, match="the rows of plain, seed 0 are of a config of digest"):
+        ablation.find_states(other)
+    with pytest.raises(UserError, match="is of the experiment 'tiny-parts', and this one is 'tiny"):
+        ablation.find_states(planned._replace(experiment="tiny-losses"))
+
+
+def test_failed_run_keeps_no_other_from_being_done_and_is_tried_again(planned):
+    trainer = Trainer(planned, {"cosine, seed 0": 2})
+    assert ablation.run_all(planned, trainer) == ["cosine, seed 0"]
+    assert len(trainer.names) == 4
+    again = Trainer(planned)
+    assert ablation.run_all(planned, again) == []
+    assert again.names == ["cosine, seed 0"]
+
+
+def test_interrupted_ablation_says_how_to_go_on(planned, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        ablation.run_all(planned, Trainer(planned, {"plain, seed 1": 143}))
+    assert stopped.value.code == 143
+    expected = "2 of 4 runs are over; the same command goes on with plain, seed 1."
+    assert expected in capsys.readouterr().out
+    trainer = Trainer(planned)
+    ablation.run_all(planned, trainer)
+    assert trainer.names == ["plain, seed 1", "cosine, seed 1"]
+
+
+def test_signal_is_handed_on_once_and_waited_for(tmp_path):
+    script = """
+import signal, sys, time
+def stop(number, frame):
+    signal.signal(number, signal.SIG_DFL)  # a second one would end it here
+    time.sleep(1.2)
+    sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+open(sys.argv[1], "w").close()
+time.sleep(60)
+"""
+    ready = tmp_path / "ready"
+
+    class Noticed:
+        """As if the signal came when the process was ready for it."""
+
+        @property
+        def signal(self) -> int | None:
+            return signal.SIGTERM if ready.exists() else None
+
+    noticed: Any = Noticed()
+    assert ablation.train_apart([sys.executable, "-c", script, str(ready)], noticed) == 143
+
+
+def test_run_is_an_ordinary_training_whose_row_tells_what_it_said_of_each_image(
+    planned, tmp_path, data_dir, monkeypatch, capsys
+):
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    one_seed = plan(tmp_path, 1, ("plain",), {"data.data_dir": str(data_dir)})
+    assert ablation.run_all(one_seed, ablation.train_apart) == []
+    ablate.show_findings(one_seed)
+    said = capsys.readouterr().out
+    assert "run 1 of 1: plain, seed 0" in said
+    assert "no finished run yet: cosine" in said
+    found = rows.read_rows(one_seed.out / ROWS)
+    assert [row["epoch_rule"] for row in found[:4]] == ["last"] * 2 + ["best-on-valid"] * 2
+    for row in found:
+        assert all(row[column] for column in ("commit", "cpu_hours", "parameters"))
+        assert str(tmp_path) not in row["command"]
+    splits = read_run_predictions(one_seed.runs[0].workdir / "predictions.npz")[1]
+    assert [row["split"] for row in found[:2]] == list(splits)
+    for row, split in zip(found[:2], splits.values(), strict=True):
+        right = (split.probabilities.argmax(1) == split.labels).mean()
+        assert float(row["accuracy"]) == pytest.approx(right, abs=1e-6)
+    ablate.print_plan(one_seed)
+    assert "1 runs: 1 done, 0 to do" in capsys.readouterr().out
+
+
+def test_table_and_figure_are_made_of_the_runs_that_are_done(planned, capsys):
+    ablation.run_all(planned, Trainer(planned))
+    ablate.show_findings(planned)
+    assert "1 comparison with plain" in capsys.readouterr().out
+    for name in ("table.md", "differences.csv", "ablation.png", "ablation.pdf"):
+        assert (planned.out / name).is_file()
+
+
+def test_seed_and_nothing_done_are_told_in_plain_words(planned, monkeypatch):
+    with pytest.raises(UserError, match=r"runs\.csv has no row of this grid: nothing is done"):
+        ablate.show_findings(planned)
+    monkeypatch.setattr(ablate.config_flags, "get_override_values", lambda flag: {"seed": 1})
+    monkeypatch.setattr(ablate, "flags", SimpleNamespace(FLAGS={"config": None}))
+    with pytest.raises(UserError, match=r"--seeds=3 runs seeds 0, 1 and 2"):
+        ablate.main([])
