@@ -9,11 +9,12 @@ Prints tables and, as its last line, one line of JSON. Writes the report and fig
 evaluation into `<workdir>/evaluation/`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import flags
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from dmfer_jax import command, distributed, initial, run_folder, sharding, steps
@@ -28,7 +29,7 @@ from dmfer_jax.prepare import ensure_built
 from dmfer_jax.reporting import figures, stress_report
 from dmfer_jax.reporting import report as reports
 from dmfer_jax.reporting.predictions import Predictions, write_predictions
-from dmfer_jax.scoring import score, score_checkpoint
+from dmfer_jax.scoring import Trained, score, score_checkpoint
 from dmfer_jax.stress import score_stress
 from dmfer_jax.trained import load_trained
 
@@ -45,6 +46,19 @@ class ListedSubsets(NamedTuple):
     splits: list[Split]
     counts: dict[str, dict[str, Any]]
     not_scored: dict[str, str]
+
+
+Loader = Callable[..., tuple[steps.EvalStep, Trained, dict[str, Any]]]
+"""Takes what `trained.load_trained` takes, and returns an evaluation step, what it scores, and the
+checkpoint's note."""
+
+
+def load_ours(
+    workdir: Path, which: str, config: ConfigDict, mesh: Mesh, class_names: Sequence[str]
+) -> tuple[steps.EvalStep, Trained, dict[str, Any]]:
+    """The `Loader` of this project's checkpoints."""
+    model, train_state, note = load_trained(workdir, which, config, mesh, class_names)
+    return steps.make_eval_step(model, mesh), train_state, note
 
 
 def join_lists(lists: Iterable[NamedList], splits: Sequence[Split], dataset: str) -> ListedSubsets:
@@ -86,6 +100,7 @@ def evaluate(
     predictions: str = "",
     data_dir: str = "",
     source: str = "",
+    load: Loader | None = None,
 ) -> dict[str, Any]:
     """Scores a checkpoint of a run.
 
@@ -99,6 +114,7 @@ def evaluate(
       predictions: CSV file to write what is said of each image of the one split; none if not given.
       data_dir: where built records are, if not where the run had them.
       source: file or folder as downloaded, if not where the run had it.
+      load: what reads the checkpoint, if it is not one of this project's own.
 
     Returns:
       A report (see `reporting.report`).
@@ -129,8 +145,8 @@ def evaluate(
     dataset_dir, splits = distributed.main_first(read)
     listed = join_lists(found, splits, config.data.dataset)
     class_names = splits[0].class_names
-    model, train_state, note = load_trained(workdir, which, config, mesh, class_names)
-    eval_step = steps.make_eval_step(model, mesh)
+    loaded = (load or load_ours)(workdir, which, config, mesh, class_names)
+    eval_step, train_state, note = loaded
 
     def feed(split: Split) -> Feed:
         return Feed(split, mesh, config.data.device_gib)

@@ -5,7 +5,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -31,6 +31,7 @@ def train_steps(
     compiled_step: Callable[[], steps.TrainStep],
     eval_step: steps.EvalStep,
     began: float,
+    stop: Callable[..., NoReturn] = nonfinite.stop,
 ) -> tuple[TrainState, dict[str, Any]]:
     """Trains to the last step, in one order: batch, step, log, evaluate, save.
 
@@ -45,6 +46,7 @@ def train_steps(
       compiled_step: waits for the compiled step.
       eval_step: of `steps.make_eval_step`.
       began: when the command was given, by `time.monotonic`.
+      stop: what ends the run at a step whose loss or gradient is not finite.
 
     Returns:
       The last state and its note.
@@ -86,14 +88,14 @@ def train_steps(
                 bad = step if step_log.in_a_row >= _HOPELESS else None
             if bad is not None:
                 with jax.transfer_guard("allow"):
-                    nonfinite.stop(run, train_state, bad, note)
+                    stop(run, train_state, bad, note)
             if logs:
                 step_log.write(step, epoch)
             valid_accuracy = None
             if ends_epoch and run.valid_feed:
-                valid_accuracy = log_validation(
-                    run, run.valid_feed, log, progress, step, epoch, train_state, eval_step
-                )
+                scored = score_validation(run, run.valid_feed, progress, train_state, eval_step)
+                valid_accuracy = scored["accuracy"]
+                log_validation(run.valid_feed, log, progress, step, epoch, count_time(), scored)
             if saves:
                 note = {
                     **describe(run),
@@ -176,28 +178,36 @@ def read_batches(run: Run, start: int) -> Iterator[Batch]:
     )
 
 
-def log_validation(
+def score_validation(
     run: Run,
+    feed: Feed,
+    progress: console.Progress,
+    train_state: TrainState,
+    eval_step: steps.EvalStep,
+) -> dict[str, Any]:
+    """Scores the validation split."""
+    with progress.paused("evaluating"):
+        batch_size = run.config.train.eval_batch_size
+        return score(eval_step, train_state.eval_variables(), feed, batch_size)
+
+
+def log_validation(
     feed: Feed,
     log: writers.RunLog,
     progress: console.Progress,
     step: int,
     epoch: int,
-    train_state: TrainState,
-    eval_step: steps.EvalStep,
-) -> float:
-    """Scores the validation split, logs it, and returns the accuracy."""
-    with progress.paused("evaluating"):
-        batch_size = run.config.train.eval_batch_size
-        valid = score(eval_step, train_state.eval_variables(), feed, batch_size)
-    headlines = {name: valid[name] for name in reports.HEADLINES}
-    log.write(step, kind="eval", epoch=epoch, split=feed.split.name, **headlines)
+    times: dict[str, float],
+    scored: dict[str, Any],
+) -> None:
+    """Logs what the validation split scored, and at what time of the run."""
+    headlines = {name: scored[name] for name in reports.HEADLINES}
+    log.write(step, kind="eval", epoch=epoch, split=feed.split.name, **times, **headlines)
     progress.end_epoch(
         epoch,
-        f"{feed.split.name} accuracy {console.percent(valid['accuracy'])}, "
-        f"loss {console.number(valid['loss'])}",
+        f"{feed.split.name} accuracy {console.percent(scored['accuracy'])}, "
+        f"loss {console.number(scored['loss'])}",
     )
-    return valid["accuracy"]
 
 
 _HOPELESS = 20

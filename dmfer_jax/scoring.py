@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -11,7 +11,28 @@ from ml_collections import ConfigDict
 from dmfer_jax import metrics, sharding, steps
 from dmfer_jax.feeding import Feed
 from dmfer_jax.reporting.predictions import Predictions
-from dmfer_jax.state import TrainState
+
+
+class Trained(Protocol):
+    """What is scored: a `state.TrainState`, or what stands for one of another library."""
+
+    @property
+    def step(self) -> Any:
+        """Steps done, a whole number."""
+        ...
+
+    @property
+    def params(self) -> Any:
+        """A tree of arrays, the numbers that the network learns."""
+        ...
+
+    def eval_variables(self) -> dict[str, Any]:
+        """What the evaluation step takes."""
+        ...
+
+    def class_centers(self) -> Any:
+        """The class centers `[K, C]`; None without any."""
+        ...
 
 
 def score(
@@ -93,7 +114,7 @@ def accuracy_by_group(
 
 def score_checkpoint(
     eval_step: steps.EvalStep,
-    train_state: TrainState,
+    train_state: Trained,
     feeds: Iterable[Feed],
     config: ConfigDict,
     epoch: float,

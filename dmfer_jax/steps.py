@@ -190,13 +190,7 @@ def make_eval_step(model: Dmfer, mesh: Mesh) -> EvalStep:
         variables: dict[str, Any], batch: Batch, totals: EvalTotals
     ) -> tuple[EvalTotals, jax.Array]:
         outputs: Any = model.apply(variables, augment.normalize(batch["image"]))
-        entropy = losses.cross_entropy(outputs.logits, batch["target"])
-        probabilities = jax.nn.softmax(outputs.logits)
-        added = {
-            name: metrics.from_batch(probabilities, batch["label"], entropy, batch[mask])
-            for name, mask in (("all", "mask"), ("first", "first"))
-        }
-        return {name: totals[name].merge(added[name]) for name in added}, probabilities
+        return add_to_totals(outputs.logits, batch, totals)
 
     whole, split = replicated(mesh), batched(mesh)
     return jax.jit(
@@ -206,6 +200,23 @@ def make_eval_step(model: Dmfer, mesh: Mesh) -> EvalStep:
         donate_argnums=2,
         compiler_options=compiler_options(platform(mesh)),
     )
+
+
+def add_to_totals(
+    logits: jax.Array, batch: Batch, totals: EvalTotals
+) -> tuple[EvalTotals, jax.Array]:
+    """Counts the logits float `[n, K]` of a batch of `data.pipeline.eval_batches`.
+
+    Returns:
+      The new totals and the probabilities `[n, K]`.
+    """
+    entropy = losses.cross_entropy(logits, batch["target"])
+    probabilities = jax.nn.softmax(logits)
+    added = {
+        name: metrics.from_batch(probabilities, batch["label"], entropy, batch[mask])
+        for name, mask in (("all", "mask"), ("first", "first"))
+    }
+    return {name: totals[name].merge(added[name]) for name in added}, probabilities
 
 
 def empty_totals(num_classes: int) -> EvalTotals:

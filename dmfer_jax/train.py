@@ -42,7 +42,7 @@ from dmfer_jax.reporting import report as reports
 from dmfer_jax.reporting import writers
 from dmfer_jax.reporting.predictions import Predictions, write_run_predictions
 from dmfer_jax.run import Run, print_summary, start_run
-from dmfer_jax.scoring import score_checkpoint
+from dmfer_jax.scoring import Trained, score_checkpoint
 from dmfer_jax.state import TrainState
 from dmfer_jax.trained import check_classes
 
@@ -100,8 +100,12 @@ def go_on(run: Run, began: float) -> dict[str, Any]:
         train_state, note = loop.train_steps(
             run, train_state, note, checkpoints, train_step, eval_step, began
         )
+
+        def load(step: int) -> TrainState:
+            return checkpoints.load(step, like, sharding.replicated(run.mesh))
+
         said: dict[str, Predictions] = {}
-        report = make_report(run, train_state, note, checkpoints, eval_step, said)
+        report = make_report(run, train_state, note, checkpoints, eval_step, load, said)
     if distributed.is_main():
         write_run_predictions(workdir / "predictions.npz", run.train.class_names, said)
         show_report(workdir, report)
@@ -188,10 +192,11 @@ def compile_train_step(run: Run, like: TrainState) -> steps.TrainStep:
 
 def make_report(
     run: Run,
-    train_state: TrainState,
+    train_state: Trained,
     note: dict[str, Any],
-    checkpoints: checkpoint.Checkpoints,
+    checkpoints: Any,
     eval_step: steps.EvalStep,
+    load: Callable[[int], Trained],
     said: dict[str, Predictions],
 ) -> dict[str, Any]:
     """Scores the last epoch, and the one chosen on validation, on the test splits too.
@@ -202,6 +207,7 @@ def make_report(
       note: of its checkpoint.
       checkpoints: of the run.
       eval_step: of `steps.make_eval_step`.
+      load: reads the state of a checkpoint.
       said: gets the last epoch's predictions of each split.
     """
     feeds, missing = load_scored(run)
@@ -211,10 +217,8 @@ def make_report(
     if best_step == scored["last"]["step"]:
         scored["best"] = scored["last"]
     elif best_step is not None:
-        like = jax.eval_shape(lambda: train_state)
-        best_state = checkpoints.load(best_step, like, sharding.replicated(run.mesh))
         epoch = checkpoints.note(best_step)["epoch"]
-        scored["best"] = score_checkpoint(eval_step, best_state, feeds, config, epoch)
+        scored["best"] = score_checkpoint(eval_step, load(best_step), feeds, config, epoch)
     if lost := find_lost_best(run, best_step):
         print(lost)
     return {

@@ -195,7 +195,7 @@ def test_our_side_of_the_training_step_learns_and_times_each_step(ours):
 
 def test_pytorch_side_of_the_training_step_does_the_same_steps(ours, monkeypatch):
     pytest.importorskip("torch", reason="PyTorch's side needs the torch extra")
-    twin: Any = pytest.importorskip("dmfer_jax.pytorch.model")
+    twin: Any = pytest.importorskip("dmfer_jax.pytorch.resnet")
     monkeypatch.setitem(twin.BACKBONES, "resnet18", ((1, 1, 1), False))
     given, facts, _ = ours
     facts_of_torch, turn = train_step.prepare({**given, "side": "torch", "compile": False})

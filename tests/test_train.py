@@ -49,7 +49,7 @@ def saved_state(workdir: Path, which: str = "last"):
 
 def logged(workdir: Path) -> list[dict]:
     """The log without what depends on the machine."""
-    timed = ("images_per_second", "input_wait")
+    timed = ("images_per_second", "input_wait", "seconds", "cpu_seconds")
     rows = read_jsonl(workdir / "metrics.jsonl")
     return [{key: row[key] for key in row if key not in timed} for row in rows]
 

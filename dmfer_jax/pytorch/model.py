@@ -5,6 +5,7 @@ PyTorch's convolutions are fastest. A module has the name that it has in Flax.
 """
 # pyright: reportMissingImports=false
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -12,16 +13,10 @@ import torch.nn.functional as F
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 
-from dmfer_jax.errors import UserError
 from dmfer_jax.loss_options import network_options
+from dmfer_jax.pytorch import limits
 from dmfer_jax.pytorch.channel_attention import ChannelSelfAttention, SqueezeExcite
-
-BACKBONES: dict[str, tuple[tuple[int, ...], bool]] = {
-    "resnet18": ((2, 2, 2, 2), False),
-    "resnet34": ((3, 4, 6, 3), False),
-    "resnet50": ((3, 4, 6, 3), True),
-}
-"""Name -> blocks in each stage, and whether they are bottlenecks."""
+from dmfer_jax.pytorch.resnet import Backbone, ConvNorm, make_backbone
 
 
 class Outputs(NamedTuple):
@@ -33,7 +28,7 @@ class Outputs(NamedTuple):
     logits: Tensor
     embedding: Tensor
     centers: Tensor | None
-    attention: Tensor | None
+    attention: Tensor | None = None
 
 
 def make_model(config: ConfigDict, num_classes: int) -> "Dmfer":
@@ -42,13 +37,9 @@ def make_model(config: ConfigDict, num_classes: int) -> "Dmfer":
     Raises:
       UserError: the config asks for another type than float32.
     """
+    limits.check_type(config)
     options = network_options(config)
-    del options["frozen_stages"]  # is of training, and `training.Trainer` refuses it
-    if (dtype := options.pop("dtype")) != "float32":
-        raise UserError(
-            f"config.model.dtype is {dtype!r}; the network in PyTorch is float32 throughout: set "
-            "config.model.dtype=float32"
-        )
+    del options["dtype"]
     model = Dmfer(
         num_classes,
         image_size=config.data.image_size,
@@ -70,7 +61,8 @@ class Dmfer(nn.Module):
       image_size: height and width in pixels.
       channels: of the images, 1 or 3.
       backbone, stem, stem_stride, width, embedding, scales, shallow_stage, attention, heads,
-        depthwise, compress, dropout, flip_average, learned_centers, attentive, cosine_scale: as of
+        depthwise, compress, dropout, flip_average, frozen_stages, learned_centers, attentive,
+        cosine_scale: as of
         `dmfer_jax.models.dmfer.Dmfer`.
     """
 
@@ -93,12 +85,20 @@ class Dmfer(nn.Module):
         compress: str = "conv",
         dropout: float = 0.0,
         flip_average: bool = False,
+        frozen_stages: int = 0,
         learned_centers: bool = False,
         attentive: bool = False,
         cosine_scale: float | None = None,
     ) -> None:
         super().__init__()
-        self.backbone = ResNet(channels, *BACKBONES[backbone], stem, stem_stride, width)
+        self.backbone = make_backbone(
+            backbone,
+            channels,
+            stem=stem,
+            stem_stride=stem_stride,
+            width=width,
+            frozen_stages=frozen_stages,
+        )
         self.two_scale = TwoScaleFeatures(
             self.backbone.stage_channels, embedding, scales, shallow_stage
         )
@@ -113,8 +113,10 @@ class Dmfer(nn.Module):
             self.compress: nn.Module = ConvNorm(features, embedding, 1, relu=False)
         else:
             self.compress = TopChannels(embedding) if scales == "both" else nn.Identity()
-        side = self.backbone.side_of_features(image_size)
-        self.attentive = AttentionNetwork(embedding, side) if attentive else None
+        self.attentive = None
+        if attentive:
+            side = _side_of_features(self.backbone, channels, image_size)
+            self.attentive = AttentionNetwork(embedding, side)
         self.flip_average = flip_average
         self.dropout = nn.Dropout(dropout)
         self.head = make_head(embedding, num_classes, cosine_scale)
@@ -136,6 +138,12 @@ class Dmfer(nn.Module):
         return Outputs(self.head(self.dropout(embedding)), embedding, self.centers, attention)
 
 
+def _side_of_features(backbone: Backbone, channels: int, image_size: int) -> int:
+    """Returns the height and width of the last stage's output, of images of this side."""
+    image = torch.empty(1, channels, image_size, image_size, device="meta")  # nothing is computed
+    return copy.deepcopy(backbone).to("meta")(image)[-1].shape[-1]
+
+
 def make_head(inputs: int, classes: int, cosine_scale: float | None) -> nn.Linear:
     """Returns a linear head, or the one of scaled cosines."""
     if cosine_scale is None:
@@ -146,98 +154,6 @@ def make_head(inputs: int, classes: int, cosine_scale: float | None) -> nn.Linea
 def _mean_of_halves(rows: Tensor) -> Tensor:
     first, second = rows.chunk(2)
     return (first + second) / 2
-
-
-class ConvNorm(nn.Module):
-    """Convolution, BatchNorm and, unless told otherwise, ReLU; He et al.'s initialisation."""
-
-    def __init__(
-        self, inputs: int, outputs: int, size: int = 3, stride: int = 1, relu: bool = True
-    ) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
-        self.norm = nn.BatchNorm2d(outputs)
-        self.relu = relu
-        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        x = self.norm(self.conv(x))
-        return F.relu_(x) if self.relu else x
-
-
-class Block(nn.Module):
-    """A residual block: two 3x3 convolutions, or 1x1, 3x3, 1x1 if `bottleneck`."""
-
-    def __init__(self, inputs: int, features: int, stride: int, bottleneck: bool) -> None:
-        super().__init__()
-        self.outputs = 4 * features if bottleneck else features
-        if bottleneck:
-            self.conv1 = ConvNorm(inputs, features, 1)
-            self.conv2 = ConvNorm(features, features, 3, stride)
-            self.conv3: nn.Module = ConvNorm(features, self.outputs, 1, relu=False)
-        else:
-            self.conv1 = ConvNorm(inputs, features, 3, stride)
-            self.conv2 = ConvNorm(features, features, 3, relu=False)
-            self.conv3 = nn.Identity()
-        same = inputs == self.outputs and stride == 1
-        self.downsample: nn.Module = (
-            nn.Identity() if same else ConvNorm(inputs, self.outputs, 1, stride, relu=False)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        y = self.conv3(self.conv2(self.conv1(x)))
-        # In place: BatchNorm's gradient reads its input, not this output.
-        return F.relu_(y.add_(self.downsample(x)))
-
-
-class ResNet(nn.Module):
-    """The convolutional part of a ResNet: images in, the outputs of its four stages out."""
-
-    def __init__(
-        self,
-        channels: int,
-        blocks: tuple[int, ...],
-        bottleneck: bool,
-        stem: str,
-        stem_stride: int,
-        width: float,
-    ) -> None:
-        super().__init__()
-        base = max(8, round(64 * width / 8) * 8)
-        if stem == "imagenet":
-            self.stem = ConvNorm(channels, base, 7, 2)
-            self.pool: nn.Module = nn.MaxPool2d(3, 2, 1)
-        else:
-            self.stem = ConvNorm(channels, base, 3, stem_stride)
-            self.pool = nn.Identity()
-        self.stem_halvings = 2 if stem == "imagenet" else stem_stride - 1
-        self.stages: list[list[str]] = []  # the names of the blocks, which are Flax's
-        self.stage_channels: list[int] = []
-        x = base
-        for stage, count in enumerate(blocks):
-            names = [f"stage{stage + 1}_block{index + 1}" for index in range(count)]
-            for index, name in enumerate(names):
-                stride = 2 if stage > 0 and index == 0 else 1
-                block = Block(x, base * 2**stage, stride, bottleneck)
-                self.add_module(name, block)
-                x = block.outputs
-            self.stages.append(names)
-            self.stage_channels.append(x)
-
-    def forward(self, images: Tensor) -> list[Tensor]:  # noqa: D102
-        x = self.pool(self.stem(images.contiguous(memory_format=torch.channels_last)))
-        outputs = []
-        for names in self.stages:
-            for name in names:
-                x = getattr(self, name)(x)
-            outputs.append(x)
-        return outputs
-
-    def side_of_features(self, image_size: int) -> int:
-        """Returns the height and width of the last stage's output, of images of this side."""
-        for _ in range(self.stem_halvings + len(self.stages) - 1):
-            image_size = (image_size + 1) // 2
-        return image_size
 
 
 class TwoScaleFeatures(nn.Module):
@@ -261,8 +177,9 @@ class TwoScaleFeatures(nn.Module):
         features = []
         if self.scales in ("shallow", "both"):
             y = stages[self.shallow_stage - 1]
-            for name in self.down:
-                y = getattr(self, name)(y)
+            for name, deeper in zip(self.down, stages[self.shallow_stage :], strict=True):
+                # Where the backbone rounds halves down, there may be a row and a column too many.
+                y = getattr(self, name)(y[:, :, : 2 * deeper.shape[2], : 2 * deeper.shape[3]])
             features.append(self.shallow(y))
         if self.scales in ("deep", "both"):
             features.append(self.deep(stages[-1]))

@@ -7,16 +7,16 @@ weights that nothing reads (above a shallow scale alone), which decay in Flax on
 # pyright: reportMissingImports=false
 
 import math
+import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 
-from dmfer_jax.errors import UserError
 from dmfer_jax.loss_options import has_centers
-from dmfer_jax.pytorch import losses
-from dmfer_jax.pytorch.model import Dmfer, Outputs
+from dmfer_jax.pytorch import limits, losses
 
 
 class Trainer:
@@ -24,15 +24,18 @@ class Trainer:
 
     Args:
       config: of the experiment.
-      model: of `model.make_model`; put into training mode.
+      model: of `model.make_model`, or another that gives `logits`, `embedding` and `centers` as
+        `model.Outputs` does; put into training mode.
       total_steps: of the run, which the learning rate comes down over.
       centers: `[K, C]`, the centers to begin with where the config moves them by rule; random ones
         if None. Copied.
       class_weights: `[K]`, as of `steps.make_train_step`; all examples weigh alike if None.
+      extra_loss: takes the network's outputs and targets `[n, K]`, and returns a loss `[n]` that is
+        added to the cross-entropy as it is, in place of the config's center loss.
       compile: whether forward and backward pass go through torch.compile (a minute at first).
 
     Raises:
-      UserError: the config freezes stages or has rates by layer, which this training has not.
+      UserError: the config asks for what this training has not (see `limits`).
 
     Attributes:
       model: the network; its parameters and running statistics are the ones in training.
@@ -40,41 +43,44 @@ class Trainer:
       centers: `[K, C]`, moved by rule; None where there are none or they are parameters.
       ema: name in the state dict -> moving average, or None if switched off.
       steps: done so far.
+      nonfinite: int32 [], for whoever counts the steps whose loss or gradient is not finite.
     """
 
     def __init__(
         self,
         config: ConfigDict,
-        model: Dmfer,
+        model: nn.Module,
         total_steps: int,
         *,
         centers: Tensor | None = None,
         class_weights: Tensor | None = None,
+        extra_loss: Callable[[Any, Tensor], Tensor] | None = None,
         compile: bool = False,
     ) -> None:
         self.config: Any = config
-        for field, plain in (("model.frozen_stages", 0), ("optimizer.layer_decay", 1)):
-            section, name = field.split(".")
-            if self.config[section][name] != plain:
-                raise UserError(
-                    f"config.{field} is {self.config[section][name]}; training in PyTorch is "
-                    f"without it: set config.{field}={plain}"
-                )
+        limits.check_training(config)
         self.model = model.train()
         self.optimizer = make_optimizer(self.config.optimizer, model)
         self.schedule = make_schedule(config, self.optimizer, total_steps)
         self.centers = None
         if has_centers(config.loss) and self.config.loss.centers == "state":
-            random = nn.functional.normalize(torch.randn_like(model.head.weight), dim=-1)
+            head: Any = model.head  # [K, C], as the centers are
+            random = nn.functional.normalize(torch.randn_like(head.weight), dim=-1)
             self.centers = random.detach() if centers is None else centers.detach().clone()
         self.class_weights = class_weights
+        self.extra_loss = extra_loss
         self.ema = None
-        if self.config.optimizer.ema_decay:
-            self.ema = {name: value.clone() for name, value in self._averaged().items()}
+        self.begin_average()
         self.steps = 0
+        self.nonfinite = torch.zeros((), dtype=torch.int32, device=next(model.parameters()).device)
         self._parameters = list(model.parameters())
         if compile:
             model.compile()  # in place: names in the state dict stay
+
+    def begin_average(self) -> None:
+        """Begins the moving average, if there is one, with the network's numbers as they are."""
+        if self.config.optimizer.ema_decay:
+            self.ema = {name: value.clone() for name, value in self._averaged().items()}
 
     def step(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Does one step and returns its scalars, undivided from the device.
@@ -85,11 +91,14 @@ class Trainer:
           targets: `[n, K]` distributions.
 
         Returns:
-          `loss`, `cross_entropy`, `center_loss`, `accuracy`, `grad_norm`, each `[]`.
+          `loss`, `cross_entropy`, `center_loss` (or the extra one), `accuracy`, `grad_norm`, each
+          `[]`.
         """
-        outputs: Outputs = self.model(images)
+        if self.config.model.dropout:  # drawn anew for each step: nothing random is carried along
+            torch.manual_seed((self.config.seed << 32) + self.steps)
+        outputs: Any = self.model(images)
         entropy, center = self._example_losses(outputs, targets)
-        loss = entropy + self.config.loss.weight * center
+        loss = entropy + (1.0 if self.extra_loss else self.config.loss.weight) * center
         self.optimizer.zero_grad()
         loss.backward()
         grad_norm = self._clip()
@@ -117,13 +126,49 @@ class Trainer:
             "grad_norm": grad_norm,
         }
 
-    def _example_losses(self, outputs: Outputs, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def eval_variables(self) -> dict[str, Tensor]:
+        """The network's numbers to evaluate with, by name: their moving average, if there is one.
+
+        They are not copied, and change as training goes on.
+        """
+        return self._averaged() if self.ema is None else self.ema
+
+    def class_centers(self) -> Tensor | None:
+        """The class centers `[K, C]` of the config's loss, wherever they live; None without one."""
+        return getattr(self.model, "centers", None) if self.centers is None else self.centers
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that steps change, for `torch.save`."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "centers": self.centers,
+            "ema": self.ema,
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Goes back to what `state_dict` returned, of a training by the same config."""
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved["schedule"])
+        if self.centers is not None:
+            self.centers.copy_(saved["centers"])
+        if self.ema is not None:
+            for name, average in self.ema.items():
+                average.copy_(saved["ema"][name])
+        self.steps = saved["steps"]
+
+    def _example_losses(self, outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the cross-entropy and the center loss, each the mean over the batch."""
         weights = None if self.class_weights is None else targets @ self.class_weights
         options = self.config.loss
         entropy = losses.cross_entropy(
             outputs.logits, targets, label_smoothing=options.label_smoothing
         )
+        if self.extra_loss:
+            return _mean(entropy, weights), _mean(self.extra_loss(outputs, targets), weights)
         if options.name == "none":
             return _mean(entropy, weights), torch.zeros_like(entropy[0])
         if outputs.centers is None:
@@ -147,25 +192,48 @@ class Trainer:
 
 
 def make_optimizer(options: ConfigDict, model: nn.Module) -> torch.optim.Optimizer:
-    """Returns the fused update rule, with weight decay on kernels only and a rate of 1.
+    """Returns the fused update rule, with weight decay on kernels only.
 
     Args:
       options: `config.optimizer`.
-      model: the network.
+      model: the network; what of it is frozen is left out.
+
+    Returns:
+      An optimizer whose rate is 1 above the backbone, and less by `layer_decay` from stage to
+      stage below.
     """
     values: Any = options
-    decayed, others = [], []
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        kernel = name.endswith(".weight") and parameter.ndim > 1
-        (decayed if kernel else others).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": values.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        if parameter.requires_grad:
+            rate = values.layer_decay ** (_ABOVE - _stage(name))
+            decayed = name.endswith(".weight") and parameter.ndim > 1
+            groups.setdefault((rate, decayed), []).append(parameter)
+    by_rate = [
+        {
+            "params": groups[rate, decayed],
+            "weight_decay": values.weight_decay if decayed else 0.0,
+            "lr": rate,
+        }
+        for rate, decayed in sorted(groups, reverse=True)
     ]
     if values.name == "sgd":
         momentum = values.momentum
-        return torch.optim.SGD(groups, 1.0, momentum, nesterov=momentum > 0, fused=True)
-    return torch.optim.AdamW(groups, 1.0, fused=True)
+        return torch.optim.SGD(by_rate, 1.0, momentum, nesterov=momentum > 0, fused=True)
+    return torch.optim.AdamW(by_rate, 1.0, fused=True)
+
+
+_ABOVE = 5
+"""What `_stage` says of parts above the backbone, which come after stage 4."""
+
+
+def _stage(name: str) -> int:
+    """The stage of the backbone that a parameter belongs to; 0 is the stem."""
+    part, _, within = name.partition(".")
+    if part != "backbone":
+        return _ABOVE
+    found = re.match(r"stage(\d)_", within)
+    return int(found[1]) if found else 0
 
 
 def make_schedule(

@@ -3,6 +3,7 @@
 A report is a plain dict:
 
     dataset, protocol, seed; train_protocol where the training labels follow another protocol
+    system, flops of a system in PyTorch: its name, and the operations of one image's forward pass
     differs       where the records are not as published, sentences; where they are not
     train_splits  splits trained on, where it is not "train" alone
     limit         examples of each split used, at the most; where it is not all
@@ -214,7 +215,8 @@ def center_line(centers: Mapping[str, Any] | None) -> str:
 
 
 def _heading(report: Mapping[str, Any]) -> list[str]:
-    first = [str(report["dataset"])]
+    system = f"{report['system']} on " if "system" in report else ""
+    first = [f"{system}{report['dataset']}"]
     if report.get("protocol"):
         first.append(f"protocol {report['protocol']}")
         if report.get("train_protocol", report["protocol"]) != report["protocol"]:

@@ -13,8 +13,9 @@ from ml_collections import ConfigDict
 from dmfer_jax import config as configs
 from dmfer_jax import state
 from dmfer_jax.data import augment
-from dmfer_jax.models import resnet
+from dmfer_jax.models import face_resnet, resnet
 from dmfer_jax.pytorch import model as twin_model
+from dmfer_jax.pytorch import resnet as twin_resnet
 from dmfer_jax.weights.pytorch import to_state_dict
 from tests.models.variables import draw_variables
 
@@ -25,8 +26,10 @@ def use_one_block_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three stages of one block: a quarter of the time to compile."""
     for name in ("resnet18", "resnet50"):
         monkeypatch.setitem(resnet.BACKBONES[name], "blocks", (1, 1, 1))
-        bottleneck = twin_model.BACKBONES[name][1]
-        monkeypatch.setitem(twin_model.BACKBONES, name, ((1, 1, 1), bottleneck))
+        bottleneck = twin_resnet.BACKBONES[name][1]
+        monkeypatch.setitem(twin_resnet.BACKBONES, name, ((1, 1, 1), bottleneck))
+    monkeypatch.setattr(face_resnet, "BLOCKS", (1, 1, 1))
+    monkeypatch.setattr(twin_resnet, "FACE_BLOCKS", (1, 1, 1))
 
 
 def tiny(**changes: Any) -> ConfigDict:

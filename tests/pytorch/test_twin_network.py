@@ -93,6 +93,7 @@ VARIANTS: list[dict[str, Any]] = [
             {"loss__name": "arcface", "loss__margin": 0.5, "model__flip_average": True},
         )
     ),
+    {"model__backbone": "face_resnet", "data__image_size": 75, "model__width": 0.25},
 ]
 
 
@@ -145,7 +146,7 @@ def test_outputs_and_gradients_are_equal(changes):
     assert_near(found, to_state_dict({"params": grads}))
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50"])
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50", "face_resnet"])
 def test_every_backbone_has_the_same_parts(backbone, monkeypatch):
     monkeypatch.undo()  # all the blocks
     config = tiny(model__backbone=backbone)

@@ -11,7 +11,6 @@ import pytest
 torch = pytest.importorskip("torch", reason="the twin needs the torch extra")
 
 from dmfer_jax import losses, sharding, state, steps  # noqa: E402
-from dmfer_jax.errors import UserError  # noqa: E402
 from dmfer_jax.optimizer import decayed, make_optimizer, make_schedule  # noqa: E402
 from dmfer_jax.pytorch import model as twin_model  # noqa: E402
 from dmfer_jax.pytorch import training as twin_training  # noqa: E402
@@ -40,10 +39,12 @@ def _small_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         {
             "optimizer__name": "sgd",
-            "optimizer__learning_rate": 1.0,  # 0.03 at this batch size
+            "optimizer__learning_rate": 2.0,  # 0.06 at this batch size
             "optimizer__clip_norm": 0.5,
             "optimizer__ema_decay": 0.9,
             "loss__name": "attentive_center",
+            "optimizer__layer_decay": 0.9,
+            "model__frozen_stages": 1,
         },
         {"optimizer__name": "adamw", "optimizer__clip_norm": 0.0, "optimizer__learning_rate": 0.03},
     ],
@@ -93,10 +94,12 @@ def test_training_gives_the_same_losses_and_the_same_state(changes):
     )
     after = {"params": train_state.params, "batch_stats": train_state.batch_stats}
     kept, kept_in_average = shares_of_the_first_variance(config.optimizer.ema_decay)
-    compare_state(twin.state_dict(), after, variables, values_a_channel, kept)
+    frozen = ("backbone.stem", "backbone.stage1") if config.model.frozen_stages else ()
+    compare_state(twin.state_dict(), after, variables, values_a_channel, kept, frozen)
     assert (trainer.ema is None) == (train_state.ema is None)
     if trainer.ema is not None:
-        compare_state(trainer.ema, train_state.ema, variables, values_a_channel, kept_in_average)
+        average = (trainer.ema, train_state.ema)
+        compare_state(*average, variables, values_a_channel, kept_in_average, frozen)
 
 
 def shares_of_the_first_variance(decay: float) -> tuple[float, float]:
@@ -114,11 +117,16 @@ def compare_state(
     before: dict[str, Any],
     values_a_channel: dict[str, int],
     kept: float,
+    frozen: tuple[str, ...] = (),
 ) -> None:
     """Compares a state dict with Flax's variables: the same but for n / (n - 1) of variances."""
     expected = to_state_dict(after)
     for name, first in to_state_dict(before).items():
         values = expected[name]
+        if name.startswith(frozen):
+            np.testing.assert_array_equal(tensors[name], first, err_msg=name)
+            np.testing.assert_array_equal(values, first, err_msg=name)
+            continue
         if name.endswith("running_var"):
             count = values_a_channel[name.removesuffix(".running_var")]
             values = kept * first + count / (count - 1) * (values - kept * first)
@@ -180,13 +188,16 @@ def test_weight_decay_is_for_the_same_parameters(changes):
     assert [group["weight_decay"] for group in groups] == [config.optimizer.weight_decay, 0.0]
 
 
-@pytest.mark.parametrize(
-    ("changes", "field"),
-    [({"model__frozen_stages": 2}, "model.frozen_stages"),
-     ({"optimizer__layer_decay": 0.5}, "optimizer.layer_decay")],
-)  # fmt: skip
-def test_fine_tuning_is_refused_in_plain_words(changes, field):
-    config = tiny(**changes)
-    twin = twin_model.make_model(config, 8)  # of the same network
-    with pytest.raises(UserError, match=rf"config\.{field} is .*; training in PyTorch is without"):
-        twin_training.Trainer(config, twin, 10)
+def test_rates_fall_from_stage_to_stage_and_what_is_frozen_has_none():
+    config = tiny(model__frozen_stages=1, optimizer__layer_decay=0.5)
+    twin = twin_model.make_model(config, CLASSES)
+    names = {id(parameter): name for name, parameter in twin.named_parameters()}
+    rates = {
+        names[id(parameter)]: group["lr"]
+        for group in twin_training.make_optimizer(config.optimizer, twin).param_groups
+        for parameter in group["params"]
+    }
+    expected = {"backbone.stage2_block1.conv1.conv.weight": 0.125, "head.weight": 1.0}
+    expected |= {"backbone.stage3_block1.conv2.norm.bias": 0.25, "two_scale.deep.conv.weight": 1.0}
+    assert {name: rates[name] for name in expected} == expected
+    assert not [name for name in rates if name.startswith(("backbone.stem", "backbone.stage1"))]

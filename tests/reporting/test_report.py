@@ -170,6 +170,11 @@ def test_training_labels_of_another_protocol_are_named():
     assert "protocol majority, trained on protocol votes" in printed(report)
 
 
+def test_a_system_that_is_not_ours_is_named():
+    assert "plain_torch on " in printed(make_report() | {"system": "plain_torch"})
+    assert " on ferplus" not in printed(make_report())
+
+
 def test_run_that_was_stopped_within_an_epoch_says_so():
     report = make_report()
     report["checkpoints"]["best"]["epoch"] = 9.123456

@@ -1,0 +1,94 @@
+"""What the runs of a comparison left behind, gathered for its table."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dmfer_jax import compared_run, predicted, reproduce
+from dmfer_jax.compare_plan import Plan
+from dmfer_jax.compared_run import SYSTEMS
+from dmfer_jax.data import sources
+from dmfer_jax.errors import UserError
+from dmfer_jax.prepare import ensure_built
+from dmfer_jax.reporting import comparison, rows, writers
+from dmfer_jax.reporting import report as reports
+from dmfer_jax.reporting.predictions import Predictions, read_predictions, read_run_predictions
+
+
+def find(plan: Plan) -> comparison.Comparison | None:
+    """Gathers what is known from the runs that are done; None where none is.
+
+    Raises:
+      UserError: what a run left is damaged, or predictions cannot be used.
+    """
+    done = [
+        (system, seed)
+        for system, seed in sorted(plan.runs, key=lambda run: SYSTEMS.index(run[0]))
+        if (plan.run_dir(system, seed) / "report.json").is_file()
+    ]
+    if not done:
+        return None
+    logs = {run: writers.read_jsonl(plan.run_dir(*run) / "metrics.jsonl") for run in done}
+    found, costs = [], []
+    for system, seed in done:
+        workdir = plan.run_dir(system, seed)
+        report = _read_report(workdir)
+        config = compared_run.config_of(plan.config, system, seed)
+        found += rows.rows_of_report(
+            report,
+            experiment=f"{Path(plan.config_path).stem}-compare",
+            variant=system,
+            config_digest=reproduce.config_digest(config),
+            command=plan.public_command(system, seed),
+        )
+        of_baseline = comparison.list_validations(logs.get((plan.baseline, seed), []))
+        goal = of_baseline[-1]["accuracy"] if of_baseline else None
+        cost = compared_run.read_cost(workdir)
+        costs.append(comparison.list_cost(system, report, logs[system, seed], cost, goal))
+    said: dict[tuple[str, str], Mapping[str, Predictions]] = {
+        (system, str(seed)): read_run_predictions(plan.run_dir(system, seed) / "predictions.npz")[1]
+        for system, seed in done
+    }
+    differences = comparison.find_differences(
+        plan.baseline, found, lambda system, seed: said[system, seed]
+    )
+    split = reports.main_split([row["split"] for row in found])
+    like = next(row for row in found if row["split"] == split)
+    found += [score_predictions(plan, name, like) for name in plan.predictions]
+    return comparison.Comparison(plan.baseline, found, costs, differences)
+
+
+def score_predictions(plan: Plan, name: str, like: Mapping[str, str]) -> dict[str, str]:
+    """Returns the row of results of another system's predictions.
+
+    Args:
+      plan: of the comparison.
+      name: of the system.
+      like: a row of the split that they are of.
+
+    Raises:
+      UserError: the file cannot be used.
+    """
+    data, path = plan.config.data, plan.predictions[name]
+    folder = ensure_built(data.dataset, data.source, data.data_dir)
+    split = sources.load_split(folder, like["split"], data, train=False)
+    names, probabilities = read_predictions(path, split.class_names)
+    try:
+        summary = predicted.score_predictions(split, names, probabilities)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return comparison.list_predicted_row(name, summary, like)
+
+
+def _read_report(workdir: Path) -> dict[str, Any]:
+    """The report of a run, with what else its last epoch was scored on."""
+    report = reports.read_report(workdir / "report.json")
+    for name in compared_run.EVALUATIONS:
+        path = compared_run.evaluation_path(workdir, name)
+        if path.is_file():
+            last, found = (
+                one["checkpoints"]["last"] for one in (report, reports.read_report(path))
+            )
+            last["splits"] |= {k: v for k, v in found["splits"].items() if "list" in v}
+            last["stress"] = last.get("stress", {}) | found.get("stress", {})
+    return report

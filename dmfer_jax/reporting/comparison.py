@@ -1,0 +1,310 @@
+"""The table of a comparison: what each system scored, how sure its lead is, and what it cost.
+
+Scores are rows of results (see `rows`), a system being their variant; costs are rows of their own,
+one for each run. Differences from the baseline are paired by images and seeds, as in an ablation.
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from dmfer_jax.reporting import ablation_table, plain_json
+from dmfer_jax.reporting.ablation_table import Difference, mean_and_deviation
+from dmfer_jax.reporting.bootstrap import CONFIDENCE
+from dmfer_jax.reporting.console import number, print_table
+from dmfer_jax.reporting.report import main_split
+from dmfer_jax.reporting.rows import COLUMNS, numbers
+
+Row = Mapping[str, str]
+
+COST_COLUMNS = (
+    "system",
+    "seed",
+    "flops",  # floating point operations of the forward pass of one image
+    "images_per_second",  # of steps, without compiling and evaluating; of the last process
+    "peak_bytes",  # the most memory that the process of the training had resident
+    "hours",  # of training, by the clock, with compiling and validation
+    "cpu_hours",  # the same of all cores
+    "hours_to_baseline",  # until an epoch was as accurate on valid as the baseline in its last one
+    "cpu_hours_to_baseline",
+)
+"""The columns of `costs.csv`."""
+
+PREDICTIONS = "predictions"
+"""The epoch rule of a system of which only predictions are known."""
+
+
+class Comparison(NamedTuple):
+    """What is known of the systems, as far as they are trained.
+
+    Attributes:
+      baseline: the system that the others are compared with.
+      rows: of results, of all runs and of predictions; the systems in the order of the tables.
+      costs: one for each run, by `COST_COLUMNS`; None where unknown.
+      differences: of `ablation_table.find`.
+    """
+
+    baseline: str
+    rows: Sequence[Row]
+    costs: Sequence[Mapping[str, Any]]
+    differences: Sequence[Difference]
+
+    @property
+    def split(self) -> str:
+        """The split of the first table."""
+        return main_split([row["split"] for row in self.rows])
+
+
+def list_cost(
+    system: str,
+    report: Mapping[str, Any],
+    log: Sequence[Mapping[str, Any]],
+    cost: Mapping[str, Any],
+    goal: float | None,
+) -> dict[str, Any]:
+    """Returns what a run cost, by `COST_COLUMNS`.
+
+    Args:
+      system: its name.
+      report: of the run.
+      log: the rows of its metrics.jsonl.
+      cost: its `flops` and `peak_bytes`, as far as they are known.
+      goal: the validation accuracy of the baseline with the same seed after its last epoch.
+    """
+    train = report["train"]
+    speeds = [row["images_per_second"] for row in log if row["kind"] == "train"]
+    scored = list_validations(log)
+    reached = {}
+    if goal is not None:
+        reached = next((row for row in scored if row["accuracy"] >= goal), {})
+    return {
+        "system": system,
+        "seed": report["seed"],
+        **{key: cost.get(key) for key in ("flops", "peak_bytes")},
+        "images_per_second": speeds[-1] if speeds else None,
+        "hours": _hours(train["seconds"]),
+        "cpu_hours": _hours(train.get("cpu_seconds")),
+        "hours_to_baseline": _hours(reached.get("seconds")),
+        "cpu_hours_to_baseline": _hours(reached.get("cpu_seconds")),
+    }
+
+
+def list_validations(log: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Returns the rows of a log that tell an epoch's validation accuracy."""
+    return [row for row in log if row["kind"] == "eval" and row.get("accuracy") is not None]
+
+
+def find_differences(
+    baseline: str, rows: Sequence[Row], said: ablation_table.Said
+) -> list[Difference]:
+    """Compares systems with the baseline, on the splits that runs keep their predictions of.
+
+    Args:
+      baseline: one of the systems; nothing is compared where it has no run yet.
+      rows: of results.
+      said: as of `ablation_table.find`.
+
+    Raises:
+      UserError: two runs were scored on other images.
+    """
+    last = [row for row in rows if row["epoch_rule"] == "last"]
+    systems: dict[str, dict[str, Any]] = {row["variant"]: {} for row in last}
+    if baseline not in systems:
+        return []
+    runs = dict.fromkeys((row["variant"], row["seed"]) for row in last)
+    known = {split for run in runs for split in said(*run)}  # those of lists are not kept
+    of_known = [row for row in last if row["split"] in known]
+    return ablation_table.find("", baseline, systems, of_known, said).differences
+
+
+def list_predicted_row(name: str, summary: Mapping[str, Any], like: Row) -> dict[str, str]:
+    """Returns the row of results of a system of which only predictions are known.
+
+    Args:
+      name: of the system.
+      summary: of its predictions, as of `metrics.summarize`.
+      like: a row of the same split.
+    """
+    same = ("experiment", "dataset", "protocol", "split")
+    scores = {key: summary[key] for key in ("accuracy", "mean_class_accuracy", "macro_f1", "ece")}
+    scores["deduplicated_accuracy"] = (summary.get("deduplicated") or {}).get("accuracy")
+    return {
+        **dict.fromkeys(COLUMNS, ""),
+        **{key: like[key] for key in same},
+        "variant": name,
+        "epoch_rule": PREDICTIONS,
+        "images": str(summary["examples"]),
+        **{key: "" if value is None else f"{value:.6f}" for key, value in scores.items()},
+    }
+
+
+def print_comparison(found: Comparison, console: Console | None = None) -> None:
+    """Prints the tables; they fit 80 columns where there are few lists."""
+    console = console or Console(highlight=False)
+    for title, header, cells in _tables(found):
+        print_table(console, title, header, cells)
+    console.print()
+    for note in _notes(found):
+        console.print(note, markup=False)
+
+
+def write_comparison(folder: Path, found: Comparison) -> None:
+    """Writes `table.md`, `compare.csv` (the rows of results) and `costs.csv`."""
+    lines: list[str] = []
+    for title, header, cells in _tables(found):
+        lines += [f"**{title}**", "", f"| {' | '.join(header)} |"]
+        lines.append("|---" + "|--:" * (len(header) - 1) + "|")
+        lines += [*(f"| {' | '.join(row)} |" for row in cells), ""]
+    lines += [f"- {note}" for note in _notes(found)]
+    _write(folder / "table.md", "\n".join(lines) + "\n")
+    _write(folder / "compare.csv", _as_csv(COLUMNS, found.rows))
+    _write(folder / "costs.csv", _as_csv(COST_COLUMNS, found.costs))
+
+
+def _tables(found: Comparison) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, header and cells: the main split, the lead there, what else was scored, the costs."""
+    first = next(row for row in found.rows if row["split"] == found.split)
+    protocol = f", protocol {first['protocol']}" if first["protocol"] else ""
+    title = f"{first['dataset']}{protocol}: {int(first['images']):,} images of {found.split}"
+    tables = [
+        (title, *_score_cells(found)),
+        (f"Last epoch on {found.split}, less {found.baseline}", *_difference_cells(found)),
+        ("Accuracy elsewhere", *_further_cells(found)),
+        ("What it cost", *_cost_cells(found)),
+    ]
+    return [(title, header, cells) for title, header, cells in tables if cells]
+
+
+def _score_cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
+    """The scores on the main split, of each system and epoch rule."""
+    columns = {
+        "accuracy": ("accuracy", 100, 2),
+        "deduplicated_accuracy": ("dedup.", 100, 2),
+        "mean_class_accuracy": ("mean-class", 100, 2),
+        "macro_f1": ("macro-F1", 1, 3),
+        "ece": ("ECE", 1, 3),
+    }
+    rows = [row for row in found.rows if row["split"] == found.split]
+    columns = {key: how for key, how in columns.items() if numbers(rows, key)}
+    cells = [
+        [system, rule, str(len(of)) if rule != PREDICTIONS else "-"]
+        + [
+            _mean([factor * value for value in numbers(of, key)], digits)
+            for key, (_, factor, digits) in columns.items()
+        ]
+        for (system, rule), of in _grouped(rows).items()
+    ]
+    return ["system", "epoch", "seeds", *(name for name, _, _ in columns.values())], cells
+
+
+def _difference_cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
+    names = {"accuracy": "accuracy", "mean_class_accuracy": "mean-class"}
+    cells = []
+    for one in found.differences:
+        if one.split == found.split:
+            points = [[100 * value for value in one.intervals[key]] for key in names]
+            shown = [f"{value:+.2f} [{low:+.2f}, {high:+.2f}]" for value, low, high in points]
+            cells.append([one.variant, str(len(one.seeds)), *shown])
+    return ["system", "seeds", *names.values()], cells
+
+
+def _further_cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
+    """The accuracy on other splits and on lists, and on the main split under stress."""
+    on_main = [row for row in found.rows if row["split"] == found.split]
+    splits = list(dict.fromkeys(row["split"] for row in found.rows if row["split"] != found.split))
+    stress = bool(numbers(on_main, "stress_accuracy"))
+    cells = []
+    for (system, rule), of in _grouped(found.rows).items():
+        by_split = [[row for row in of if row["split"] == split] for split in splits]
+        shown = [_mean_percent(one, "accuracy") for one in by_split]
+        if stress:
+            of_main = [row for row in of if row["split"] == found.split]
+            shown.append(_mean_percent(of_main, "stress_accuracy"))
+        if set(shown) != {"-"}:
+            cells.append([system, rule, *shown])
+    header = ["system", "epoch", *splits, *["stress"] * stress]
+    return header, cells if splits or stress else []
+
+
+def _cost_cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
+    columns = {
+        "flops": ("MFLOPs", 1e-6, 0),
+        "images_per_second": ("images/s", 1, 0),
+        "peak_bytes": ("GB", 1e-9, 2),
+        "hours": ("hours", 1, 2),
+        "cpu_hours": ("CPU h", 1, 2),
+        "hours_to_baseline": ("to base", 1, 2),
+        "cpu_hours_to_baseline": ("CPU h", 1, 2),
+    }
+    cells = []
+    for system in dict.fromkeys(cost["system"] for cost in found.costs):
+        of = [cost for cost in found.costs if cost["system"] == system]
+        row = next(row for row in found.rows if row["variant"] == system)
+        shown = [system, number(float(row["parameters"]) / 1e6, 2)]
+        for key, (_, factor, digits) in columns.items():
+            values = [factor * cost[key] for cost in of if cost[key] is not None]
+            some = f" ({len(values)}/{len(of)})" if 0 < len(values) < len(of) else ""
+            shown.append(_mean(values, digits, deviation=False) + some)
+        cells.append(shown)
+    return ["system", "M params", *(name for name, _, _ in columns.values())], cells
+
+
+def _grouped(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        rule = "best" if row["epoch_rule"].startswith("best") else row["epoch_rule"]
+        groups.setdefault((row["variant"], rule), []).append(row)
+    return groups
+
+
+def _mean_percent(rows: Sequence[Row], column: str) -> str:
+    return _mean([100 * value for value in numbers(rows, column)], 2)
+
+
+def _mean(values: Sequence[float], digits: int, deviation: bool = True) -> str:
+    if not values:
+        return "-"
+    mean, spread = mean_and_deviation(values)
+    shown = f"±{number(spread, digits)}" if deviation and spread is not None else ""
+    return number(mean, digits) + shown
+
+
+def _notes(found: Comparison) -> list[str]:
+    """What a reader must know of the tables."""
+    notes = [
+        "accuracy, dedup., mean-class: in percent; mean ± standard deviation over seeds",
+        "last: after the last epoch; best: after the epoch chosen on the validation split, whose "
+        "own score is too high there",
+    ]
+    if found.differences:
+        notes.append(
+            f"[low, high]: {100 * CONFIDENCE:g} % bootstrap interval over images and seeds, paired "
+            "by both; points"
+        )
+    notes += [
+        "costs are means over seeds; GB: the most memory that the process of the training had; "
+        "hours: of training, with compiling and validation; CPU h: the same of all cores",
+        f"to base: hours until an epoch's accuracy on the validation split reached that of "
+        f"{found.baseline} after its last epoch, seed by seed; (1/3): one seed of three did",
+    ]
+    return notes
+
+
+def _hours(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds / 3600
+
+
+def _as_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    lines = csv.DictWriter(text, columns, lineterminator="\n")
+    lines.writeheader()
+    lines.writerows(rows)
+    return text.getvalue()
+
+
+def _write(path: Path, text: str) -> None:
+    plain_json.write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))

@@ -1,0 +1,248 @@
+"""A comparison: what it trains, what it refuses, and that it goes on. Nothing is trained here."""
+
+import csv
+import importlib.util
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from dmfer_jax import compare, compare_plan, compare_results, compared_run
+from dmfer_jax.compare_plan import Plan
+from dmfer_jax.compared_run import SYSTEMS
+from dmfer_jax.data import sources
+from dmfer_jax.errors import UserError
+from dmfer_jax.interruption import Interruption
+from dmfer_jax.prepare import ensure_built
+from dmfer_jax.reporting import writers
+from dmfer_jax.reporting.predictions import write_predictions
+from dmfer_jax.reporting.report import write_report
+from tests.made_up import leave_run, make_report
+
+ROOT = Path(__file__).parents[1]
+RIGHT = {"dmfer_jax": [1, 1, 1, 0], "plain_torch": [1, 0, 1, 0]}
+
+
+@pytest.fixture(autouse=True)
+def _torch_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test here needs it."""
+    honest = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: honest("json" if name == "torch" else name)
+    )
+
+
+@pytest.fixture
+def plan(tiny_config: ConfigDict, tmp_path: Path) -> Plan:
+    return Plan(
+        str(ROOT / "configs" / "synthetic.py"),
+        tiny_config,
+        tmp_path / "out",
+        systems=("dmfer_jax", "plain_torch"),
+        seeds=2,
+    )
+
+
+class Trainer:
+    """Stands for the processes that train: leaves made-up runs, and remembers them."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.runs: list[tuple[str, int]] = []
+        self.fails: set[tuple[str, int]] = set()
+        self.before: Callable[[Interruption], None] = lambda interruption: None
+
+    def __call__(self, command: list[str], interruption: Interruption) -> int:
+        assert command[1:3] == ["-m", "dmfer_jax.compared_run"]
+        given = dict(flag.lstrip("-").split("=") for flag in command[3:] if "=" in flag)
+        system, seed = given["system"], int(given["seed"])
+        self.runs.append((system, seed))
+        self.before(interruption)
+        if (system, seed) in self.fails:
+            return 2
+        config = compared_run.config_of(self.plan.config, system, seed)
+        workdir = self.plan.run_dir(system, seed)
+        leave_run(workdir, config, RIGHT[system])
+        log = writers.JsonlLog(workdir / "metrics.jsonl", 0)
+        log.write(12, kind="eval", accuracy=np.mean(RIGHT[system]), seconds=90.0, cpu_seconds=99.0)
+        log.close()
+        compared_run.keep_cost(workdir, peak_bytes=10**9, flops=10**6)
+        return 0
+
+
+def test_every_system_is_trained_with_every_seed_once_and_compared(plan, capsys):
+    trainer = Trainer(plan)
+    compare.compare(plan, trainer)
+    assert trainer.runs == [
+        ("dmfer_jax", 0), ("plain_torch", 0), ("dmfer_jax", 1), ("plain_torch", 1)
+    ]  # fmt: skip
+    text = capsys.readouterr().out
+    assert "Last epoch on test, less plain_torch" in text
+    with (plan.out / "compare.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 2 * 2  # systems, seeds, epoch rules, splits
+    assert {row["experiment"] for row in rows} == {"synthetic-compare"}
+    assert str(plan.out) not in (plan.out / "compare.csv").read_text()
+    first = rows[0]["command"]
+    assert first.startswith("python -m dmfer_jax.compare --config=configs/synthetic.py ")
+    assert "--config.seed=0" in first
+    assert first.endswith("--systems=dmfer_jax --seeds=1")
+
+    compare.compare(plan, trainer)
+    assert len(trainer.runs) == 4  # nothing was trained twice
+    compare.compare(plan._replace(seeds=3), trainer)
+    assert trainer.runs[4:] == [("dmfer_jax", 2), ("plain_torch", 2)]
+
+
+def test_a_run_that_fails_keeps_no_other_from_being_done_and_is_tried_again(plan):
+    trainer = Trainer(plan)
+    trainer.fails = {("plain_torch", 0)}
+    with pytest.raises(UserError, match=r"1 of 4 runs failed, .*: plain_torch, seed 0\. The same"):
+        compare.compare(plan, trainer)
+    assert (plan.out / "table.md").is_file()
+    trainer.fails = set()
+    compare.compare(plan, trainer)
+    assert trainer.runs[4:] == [("plain_torch", 0)]
+
+
+def test_an_interrupted_comparison_ends_with_its_run(plan):
+    trainer = Trainer(plan)
+    trainer.before = lambda _: signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped:
+        compare.compare(plan, trainer)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert len(trainer.runs) == 1
+
+
+def test_lists_and_stress_asked_for_later_are_scored_without_training(plan):
+    compare.compare(plan, Trainer(plan))
+    asked = plan._replace(lists="some/lists", stress=True)
+    seen = []
+
+    def score(command: list[str], interruption: Interruption) -> int:
+        seen.append(command[-2:])
+        given = dict(flag.lstrip("-").split("=") for flag in command[3:] if "=" in flag)
+        workdir = plan.run_dir(given["system"], int(given["seed"]))
+        found = make_report(int(given["seed"]), 0.5)
+        last = found["checkpoints"]["last"]
+        last["splits"] = {"pose_30": {**last["splits"]["test"], "list": {}}}
+        last["stress"] = {"test": {"mean_accuracy": 0.125}}
+        for name in compared_run.EVALUATIONS:
+            write_report(compared_run.evaluation_path(workdir, name), found)
+        return 0
+
+    compare.compare(asked, score)
+    assert seen == [["--lists=some/lists", "--stress"]] * 4
+    table = (plan.out / "table.md").read_text()
+    assert "| system | epoch | valid | pose_30 | stress |" in table
+    assert "12.50" in table
+    compare.compare(plan, score)  # what was scored stays in the table
+    assert len(seen) == 4
+    assert "pose_30" in (plan.out / "table.md").read_text()
+
+
+def test_another_config_is_refused_in_the_same_folder(plan, tiny_config):
+    compare.compare(plan, Trainer(plan))
+    changed = tiny_config.copy_and_resolve_references()
+    changed.model.width = 0.25
+    with pytest.raises(UserError, match=r"another config: model\.width was 0\.125 and is 0\.25"):
+        compare.compare(plan._replace(config=changed), Trainer(plan))
+    changed = tiny_config.copy_and_resolve_references()
+    changed.data.source = "elsewhere"
+    compare.compare(plan._replace(config=changed), Trainer(plan))
+    assert json.loads((plan.out / "config.json").read_text())["data"]["source"] == "elsewhere"
+
+
+def test_predictions_of_another_system_join_the_table(plan, tiny_config, tmp_path):
+    compare.compare(plan, Trainer(plan))
+    data = tiny_config.data
+    folder = ensure_built(data.dataset, "", data.data_dir)
+    split = sources.load_split(folder, "test", data, train=False)
+    certain = np.eye(len(split.class_names), dtype=np.float32)[split.labels]
+    path = tmp_path / "said.csv"
+    write_predictions(path, split.identifiers, split.class_names, certain)
+    joined = plan._replace(predictions={"oracle": path})
+    compare.compare(joined, Trainer(plan))
+    assert "| oracle | predictions | - | 100.00 |" in (plan.out / "table.md").read_text()
+    write_predictions(path, split.identifiers[1:], split.class_names, certain[1:])
+    with pytest.raises(UserError, match=r"said\.csv: there is no row for 1 of the"):
+        compare_results.find(joined)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"systems": ("dan_torch", "dan")}, "has 'dan'; expected some of dmfer_jax, dmfer_torch"),
+        ({"systems": ("dmfer_jax", "dmfer_jax")}, "has 'dmfer_jax' twice"),
+        ({"systems": ()}, "--systems is empty"),
+        ({"predictions": {"plain_torch": Path("x.csv")}}, "is a system that is trained"),
+        ({"predictions": {"other": Path("none.csv")}}, r"none\.csv: there is no such file"),
+        ({"python_torch": "/no/python"}, "--python_torch=/no/python cannot train plain_torch"),
+        ({"python_torch": "false"}, "expected an interpreter with torch and dmfer_jax"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_is_trained(plan, changes, expected):
+    trainer = Trainer(plan)
+    with pytest.raises(UserError, match=expected):
+        compare.compare(plan._replace(**changes), trainer)
+    assert not plan.out.exists()
+    assert trainer.runs == []
+
+
+def test_without_torch_its_systems_are_refused_and_ours_is_not(plan, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"plain_torch: PyTorch is not installed here.*\[torch\]"):
+        compare_plan.check(plan)
+    compare_plan.check(plan._replace(systems=("dmfer_jax",)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("model.dtype", "bfloat16"), ("train.nonfinite", "skip")],
+)
+def test_what_pytorch_has_not_is_refused_before_hours_are_spent(plan, field, value):
+    plan.config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=rf"config\.{field} is .*: set config\.{field}="):
+        compare_plan.check(plan)
+    compare_plan.check(plan._replace(systems=("dmfer_jax",)))
+
+
+def test_another_interpreter_is_for_torch_alone(plan):
+    other = plan._replace(python_torch="/opt/python")
+    assert other.command("dmfer_jax", 0)[0] == sys.executable
+    assert other.command("dan_torch", 0)[0] == "/opt/python"
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_run_has_the_config_but_for_what_its_system_is_without(tiny_config, system):
+    config = compared_run.config_of(tiny_config, system, 7)
+    changed: dict[str, Any] = {"seed": 7}
+    expected = tiny_config.copy_and_resolve_references()
+    if system in ("plain_torch", "dan_torch"):
+        changed |= {"loss.name": "none", "model.scales": "deep", "model.attention": "none"}
+    expected.update_from_flattened_dict(changed)
+    assert config.to_dict() == expected.to_dict()
+    assert tiny_config.seed == 0
+
+
+def test_cost_of_several_processes_is_the_largest(tmp_path):
+    for peak in (2, 3, 1):
+        compared_run.keep_cost(tmp_path, peak_bytes=peak)
+    compared_run.keep_cost(tmp_path, flops=5)
+    assert compared_run.read_cost(tmp_path) == {"peak_bytes": 3, "flops": 5}
+
+
+def test_flag_of_predictions_is_name_and_file():
+    assert compare._read_named_paths(["a=x.csv", "b=c=d.csv"]) == {
+        "a": Path("x.csv"),
+        "b": Path("c=d.csv"),
+    }
+    for texts in (["x.csv"], ["=x.csv"], ["a="], ["a=1.csv", "a=2.csv"]):
+        with pytest.raises(UserError, match=r"expected NAME=FILE\.csv, each name once"):
+            compare._read_named_paths(texts)
