@@ -51,9 +51,10 @@ def attention_weights(model: Dmfer, variables: Any, images: Array) -> Array:
         variables, normalize(images), capture_intermediates=_is_projection, mutable="intermediates"
     )
     last = "_depthwise" if model.depthwise else ""
-    found = read["intermediates"]["attention"]
+    found: Any = read["intermediates"]["attention"]
     tau = variables["params"]["attention"]["temperature"]
-    return weights_of(*(found[name + last]["__call__"][0] for name in ("query", "key")), tau)
+    query, key = (found[name + last]["__call__"][0] for name in ("query", "key"))
+    return weights_of(query, key, tau)
 
 
 def weights_of(query: Array, key: Array, tau: Array) -> Array:

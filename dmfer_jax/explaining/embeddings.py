@@ -108,7 +108,11 @@ def lay_out(unit: np.ndarray, seed: int = 0) -> np.ndarray:
       seed: of the random numbers; the start is the plane of the two largest components.
     """
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     perplexity = min(PERPLEXITY, (len(unit) - 1) / 3)
     layout = TSNE(metric="cosine", perplexity=perplexity, init="pca", random_state=seed)
-    return layout.fit_transform(unit)
+    # One thread: where cores are shared, its threads wait for each other a hundred times as long
+    # as they compute, and sums come in any order.
+    with threadpool_limits(1):
+        return layout.fit_transform(unit)

@@ -10,6 +10,7 @@ from dmfer_jax.explaining import embeddings
 from dmfer_jax.explaining.subject import (
     POINTS,
     Asked,
+    Subject,
     load_network,
     name_runs,
     open_run,
@@ -26,42 +27,46 @@ def draw_tsne(asked: Asked) -> dict[str, Any]:
       For each run what `embeddings.measure_classes` finds, and how many examples there were.
     """
     embeddings.check_scikit_learn()
-    maps, numbers, class_names = [], {}, None
-    for workdir, name in zip(asked.workdirs, name_runs(asked.workdirs), strict=True):
-        subject = open_run(workdir, asked, name, [split_or_valid(asked, workdir)])
-        (split,) = subject.splits
-        class_names = class_names or split.class_names
-        if split.class_names != class_names:
+    subjects = [
+        open_run(workdir, asked, name, [split_or_valid(asked, workdir)])
+        for workdir, name in zip(asked.workdirs, name_runs(asked.workdirs), strict=True)
+    ]
+    names = subjects[0].splits[0].class_names
+    for subject in subjects:
+        if subject.splits[0].class_names != names:
             raise UserError(
-                f"{workdir} tells apart {', '.join(split.class_names)}, and the run before "
-                f"{', '.join(class_names)}; give runs of the same classes"
+                f"{subject.name} tells apart {', '.join(subject.splits[0].class_names)}, and "
+                f"{subjects[0].name} {', '.join(names)}; give runs of the same classes"
             )
-        chosen = embeddings.sample_by_class(split.labels, asked.limit or POINTS)
-        unit = embeddings.to_unit(subject.predict(split, chosen).embedding)
-        labels, centers = split.labels[chosen], subject.state.class_centers()
-        trained = centers is not None
-        if centers is None:
-            centers = embeddings.class_means(unit, labels, len(class_names))
-        centers = embeddings.to_unit(centers)
-        measured = embeddings.measure_classes(unit, labels, centers)
-        numbers[name] = {"split": split.name, "examples": len(chosen), **measured}
-        # The centers are laid out with the examples, as more points of the same sphere.
-        drawn = np.linalg.norm(centers, axis=1) > 0
-        places = embeddings.lay_out(np.concatenate([unit, centers[drawn]]))
-        laid = np.full((len(centers), 2), np.nan)
-        laid[drawn] = places[len(unit) :]
-        maps.append(
-            embedding_figures.EmbeddingMap(
-                f"{name} ({subject.title})\n{_say_measured(measured)}",
-                places[: len(unit)],
-                labels,
-                laid,
-                trained,
-            )
-        )
-    title = f"Embeddings of {len(maps[0].labels):,} images of {split.name}"
-    embedding_figures.draw_embeddings(asked.out, maps, class_names, title)
+    maps, numbers = [], {}
+    for subject in subjects:
+        one, numbers[subject.name] = _map_run(subject, asked.limit or POINTS)
+        maps.append(one)
+    title = f"Embeddings of {len(maps[0].labels):,} images of {subjects[0].splits[0].name}"
+    embedding_figures.draw_embeddings(asked.out, maps, names, title)
     return numbers
+
+
+def _map_run(subject: Subject, limit: int) -> tuple[embedding_figures.EmbeddingMap, dict[str, Any]]:
+    """The map of a run's embeddings, and what is measured of them."""
+    (split,) = subject.splits
+    chosen = embeddings.sample_by_class(split.labels, limit)
+    unit = embeddings.to_unit(subject.predict(split, chosen).embedding)
+    labels, found = split.labels[chosen], subject.state.class_centers()
+    centers = embeddings.class_means(unit, labels, len(split.class_names))
+    if found is not None:
+        centers = embeddings.to_unit(found)
+    measured = embeddings.measure_classes(unit, labels, centers)
+    # The centers are laid out with the examples, as more points of the same sphere.
+    drawn = np.linalg.norm(centers, axis=1) > 0
+    places = embeddings.lay_out(np.concatenate([unit, centers[drawn]]))
+    laid = np.full((len(centers), 2), np.nan)
+    laid[drawn] = places[len(unit) :]
+    title = f"{subject.name} ({subject.title})\n{_say_measured(measured)}"
+    mapped = embedding_figures.EmbeddingMap(
+        title, places[: len(unit)], labels, laid, trained=found is not None
+    )
+    return mapped, {"split": split.name, "examples": len(chosen), **measured}
 
 
 def draw_centers(asked: Asked) -> dict[str, Any]:

@@ -76,7 +76,8 @@ def explain_faces(
         maps["compressed"] = grad_cam(compressed, jnp.broadcast_to(per_place, compressed.shape))
         return maps, jax.nn.softmax(outputs.logits)
 
-    maps, probabilities = jax.device_get(jax.jit(run)(variables, normalize(images), classes))
+    seen = normalize(jnp.asarray(images))
+    maps, probabilities = jax.device_get(jax.jit(run)(variables, seen, classes))
     in_order = {scale: maps[scale] for scale in (*_places(model), "compressed")}
     return Explained(in_order, probabilities)
 

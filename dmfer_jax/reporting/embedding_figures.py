@@ -106,7 +106,8 @@ def draw_center_curves(
         )
         marker = _MARKERS[index % len(_MARKERS)]
         style = {"color": color, "marker": marker, "linestyle": "none"}
-        axes.plot(*run["largest"], **style, label=f"{name}: the two nearest, at the checkpoint")
+        step, largest = run["largest"]
+        axes.plot(step, largest, **style, label=f"{name}: the two nearest, at the checkpoint")
     axes.axhline(ideal, color=GREY, linewidth=1.2, linestyle=(0, (1, 1.5)))
     axes.annotate(
         f"ideal {ideal:.3f}: no mean is below",
@@ -170,8 +171,8 @@ def _name_centers(axes: Axes, centers: np.ndarray, names: Sequence[str]) -> None
                 at = other_y + _ROW
         written.append((x, at))
         axes.annotate(
-            textwrap.shorten(names[index], 24, placeholder="..."),
-            centers[index],
+            textwrap.shorten(str(names[index]), 24, placeholder="..."),
+            (centers[index, 0], centers[index, 1]),
             xytext=(x, at),
             textcoords="axes fraction",
             ha="center",

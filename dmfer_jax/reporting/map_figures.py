@@ -6,7 +6,7 @@ they are drawn only when asked for, and stay with whoever holds the data.
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -92,7 +92,7 @@ def draw_attention(
     # As multiples of the even weight 1/d, in one scale for all; few weights are far above the rest.
     relative = {name: weights * weights.shape[-1] for name, weights in rows.items()}
     limits = np.percentile(np.stack(list(relative.values())), (0.5, 99.5))
-    shown = None
+    shown: Any = None
     for place, (name, weights) in enumerate(relative.items()):
         for index, matrix in enumerate(weights):
             axes = grid[place * lines + index // columns, index % columns]
