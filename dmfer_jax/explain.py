@@ -42,7 +42,7 @@ def explain(figure: str, asked: Asked) -> dict[str, Any]:
       asked: of what, and where to.
 
     Returns:
-      `figure`, and its numbers.
+      `figure` and its `numbers`.
 
     Raises:
       UserError: something that the figure needs is not there; nothing is written then.
@@ -51,7 +51,7 @@ def explain(figure: str, asked: Asked) -> dict[str, Any]:
         raise UserError(
             f"--out is {asked.out}; expected a file that ends in {', '.join(drawing.FORMATS)}"
         )
-    return {"figure": figure, **FIGURES[figure](asked)}
+    return {"figure": figure, "numbers": FIGURES[figure](asked)}
 
 
 def main(argv: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmfer_jax.data.augment import normalize
+from dmfer_jax.data.sources import Images
 from dmfer_jax.models.channel_attention import ChannelSelfAttention
 from dmfer_jax.models.dmfer import Dmfer
 
@@ -72,6 +73,32 @@ def weights_of(query: Array, key: Array, tau: Array) -> Array:
         return y / jnp.maximum(jnp.linalg.norm(y, axis=-1, keepdims=True), 1e-6)
 
     return jax.nn.softmax(tau * (tokens(query) @ tokens(key).swapaxes(-1, -2)), axis=-1)
+
+
+def mean_weights(
+    model: Dmfer, variables: Any, images: Images, positions: np.ndarray, batch: int
+) -> np.ndarray:
+    """Returns the mean of `attention_weights` over faces: float64 `[heads, d, d]`.
+
+    Args:
+      model: with channel attention.
+      variables: of the network.
+      images: uint8, by position.
+      positions: int `[n]`, which of them; n from 1 on.
+      batch: faces that the program takes at a time.
+    """
+
+    @jax.jit
+    def add_up(images: Array, counted: Array) -> Array:
+        return jnp.einsum("nhqk,n->hqk", attention_weights(model, variables, images), counted)
+
+    sums = []
+    for start in range(0, len(positions), batch):
+        part = positions[start : start + batch]
+        padded = np.resize(part, batch)  # all calls are of one program
+        counted = (np.arange(batch) < len(part)).astype(np.float32)
+        sums.append(np.asarray(add_up(images[padded], counted), np.float64))
+    return np.sum(sums, axis=0) / len(positions)
 
 
 def describe_heads(weights: np.ndarray, shallow: int) -> list[Head]:

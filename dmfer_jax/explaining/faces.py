@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dmfer_jax import run_folder
@@ -34,7 +32,7 @@ def draw_gradcam(asked: Asked) -> dict[str, Any]:
       For each face its class, its prediction and its probability.
     """
     workdir = the_one_run(asked)
-    subject = open_run(workdir, asked, workdir.name, [split_or_valid(asked, workdir)])
+    subject = open_run(workdir, asked, [split_or_valid(asked, workdir)])
     (split,) = subject.splits
     positions = find_names(split, asked.names) if asked.names else np.arange(len(split))
     count = len(asked.names) or min(asked.limit or _FACES, len(split))
@@ -68,35 +66,23 @@ def draw_attention(asked: Asked) -> dict[str, Any]:
       For either, what each head's matrix says (`attention.Head`).
     """
     workdir = the_one_run(asked)
-    if run_folder.load_config(workdir).model.attention != "channel":
+    options: Any = run_folder.load_config(workdir).model
+    if options.attention != "channel":
         raise UserError(
             f"the network of {workdir} has no channel attention: config.model.attention was "
-            f"{run_folder.load_config(workdir).model.attention!r}"
+            f"{options.attention!r}"
         )
-    subject = open_run(workdir, asked, workdir.name, [split_or_valid(asked, workdir)])
+    subject = open_run(workdir, asked, [split_or_valid(asked, workdir)])
     (split,) = subject.splits
     face = int(find_names(split, asked.names[:1])[0]) if asked.names else 0
     chosen = embeddings.sample_by_class(split.labels, asked.limit or POINTS)
     model, variables = subject.model, subject.state.eval_variables()
 
-    @jax.jit
-    def total(images: jax.Array, counted: jax.Array) -> jax.Array:
-        weights = attention.attention_weights(model, variables, images)
-        return jnp.einsum("nhqk,n->hqk", weights, counted)
-
-    def mean(positions: np.ndarray) -> np.ndarray:
-        sums = []
-        for part in chunks(positions):
-            padded = np.resize(part, CHUNK)  # all calls are of one program
-            counted = (np.arange(CHUNK) < len(part)).astype(np.float32)
-            sums.append(np.asarray(total(split.images[padded], counted), np.float64))
-        return np.sum(sums, axis=0) / len(positions)
-
+    of_face = f"one face: {split.names[face]}, {split.class_names[split.labels[face]]}"
+    of_split = f"mean over {len(chosen):,} faces of {split.name}"
     rows = {
-        f"one face: {split.names[face]}, {split.class_names[split.labels[face]]}": mean(
-            np.array([face])
-        ),
-        f"mean over {len(chosen):,} faces of {split.name}": mean(chosen),
+        name: attention.mean_weights(model, variables, split.images, positions, CHUNK)
+        for name, positions in ((of_face, np.array([face])), (of_split, chosen))
     }
     shallow = attention.count_shallow(model)
     heads = {name: attention.describe_heads(weights, shallow) for name, weights in rows.items()}
@@ -144,7 +130,8 @@ def _say_head(index: int, head: attention.Head) -> str:
     held = [name for name in ("shallow", "deep") if getattr(head, name)]
     lines = [
         f"head {index + 1}: {' and '.join(held)} channels",
-        f"itself {head.own:.2f} x even, over {head.effective:.1f} of {size}",
+        f"on itself {head.own:.2f} of an even weight",
+        f"spread over {head.effective:.1f} of {size}",
     ]
     if len(held) > 1:
         shares = head.shares

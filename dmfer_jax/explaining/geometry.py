@@ -28,7 +28,7 @@ def draw_tsne(asked: Asked) -> dict[str, Any]:
     """
     embeddings.check_scikit_learn()
     subjects = [
-        open_run(workdir, asked, name, [split_or_valid(asked, workdir)])
+        open_run(workdir, asked, [split_or_valid(asked, workdir)], name)
         for workdir, name in zip(asked.workdirs, name_runs(asked.workdirs), strict=True)
     ]
     names = subjects[0].splits[0].class_names

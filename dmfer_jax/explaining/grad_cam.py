@@ -5,6 +5,7 @@ localization", ICCV 2017. The network is used as it is: Flax lets a call be look
 inputs be changed, from outside.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -57,27 +58,9 @@ def explain_faces(
       images: uint8 `[n, h, w, c]`.
       classes: int `[n]`, whose logits to explain; of each face the predicted one if None.
     """
-    model = model.clone(dtype=jnp.float32)
-
-    def run(variables: Any, images: Array, classes: Array | None) -> Any:
-        outputs, features = _apply(model, variables, images, {})
-        chosen = outputs.logits.argmax(-1) if classes is None else classes
-        compressed = features.pop("compressed")
-
-        def logit(added: dict[str, Array]) -> Array:
-            logits = _apply(model, variables, images, added)[0].logits
-            return jnp.sum(jnp.take_along_axis(logits, chosen[:, None], axis=-1))
-
-        gradients = jax.grad(logit)(jax.tree.map(jnp.zeros_like, features))
-        # The embedding is the mean of the compressed map over its places.
-        places = compressed.shape[1] * compressed.shape[2]
-        per_place = gradients.pop("embedding")[:, None, None] / places
-        maps = {scale: grad_cam(features[scale], gradient) for scale, gradient in gradients.items()}
-        maps["compressed"] = grad_cam(compressed, jnp.broadcast_to(per_place, compressed.shape))
-        return maps, jax.nn.softmax(outputs.logits)
-
     seen = normalize(jnp.asarray(images))
-    maps, probabilities = jax.device_get(jax.jit(run)(variables, seen, classes))
+    found = _explain(model.clone(dtype=jnp.float32), variables, seen, classes)
+    maps, probabilities = jax.device_get(found)
     in_order = {scale: maps[scale] for scale in (*_places(model), "compressed")}
     return Explained(in_order, probabilities)
 
@@ -102,6 +85,26 @@ def lay_over_image(heat: np.ndarray, model: Dmfer, stage: int, size: int) -> np.
     centers, pixels = stride * np.arange(len(heat)), np.arange(size)
     rows = np.array([np.interp(pixels, centers, column) for column in heat.T]).T  # [size, t]
     return np.array([np.interp(pixels, centers, row) for row in rows])
+
+
+@partial(jax.jit, static_argnums=0)
+def _explain(model: Dmfer, variables: Any, images: Array, classes: Array | None) -> Any:
+    """The maps and the probabilities of normalised images."""
+    outputs, features = _apply(model, variables, images, {})
+    chosen = outputs.logits.argmax(-1) if classes is None else classes
+    compressed = features.pop("compressed")
+
+    def logit(added: dict[str, Array]) -> Array:
+        logits = _apply(model, variables, images, added)[0].logits
+        return jnp.sum(jnp.take_along_axis(logits, chosen[:, None], axis=-1))
+
+    gradients = jax.grad(logit)(jax.tree.map(jnp.zeros_like, features))
+    # The embedding is the mean of the compressed map over its places.
+    places = compressed.shape[1] * compressed.shape[2]
+    per_place = gradients.pop("embedding")[:, None, None] / places
+    maps = {scale: grad_cam(features[scale], gradient) for scale, gradient in gradients.items()}
+    maps["compressed"] = grad_cam(compressed, jnp.broadcast_to(per_place, compressed.shape))
+    return maps, jax.nn.softmax(outputs.logits)
 
 
 def _apply(

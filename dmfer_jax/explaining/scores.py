@@ -28,7 +28,7 @@ def draw_reliability(asked: Asked) -> dict[str, Any]:
     name = asked.split or next(iter(data.test_splits), data.valid_split)
     fits = data.valid_split not in data.train_splits
     wanted = dict.fromkeys([name, data.valid_split] if fits else [name])
-    subject = open_run(workdir, asked, workdir.name, list(wanted))
+    subject = open_run(workdir, asked, list(wanted))
     split, fitted_on = subject.splits[0], subject.splits[-1]
     logits = _log_probabilities(subject.predict(split).probabilities)
     summary = _summarize(logits, split, 1.0)

@@ -1,6 +1,8 @@
 """What a figure is of: a run's network and some of its images, or what was written of the run."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,11 +48,12 @@ class Asked(NamedTuple):
     out: Path
 
 
-class Subject(NamedTuple):
+@dataclass(frozen=True)
+class Subject:
     """A trained network and the images to look at it with.
 
     Attributes:
-      name: of the run, its folder's.
+      name: of the run.
       title: which checkpoint of it.
       config: of the run.
       model: the network.
@@ -68,16 +71,19 @@ class Subject(NamedTuple):
     def predict(self, split: Split, positions: np.ndarray | None = None) -> Predictions:
         """Returns the predictions for the images of a split, or for some positions in it."""
         positions = np.arange(len(split)) if positions is None else positions
-        predictor = Predictor(
+        parts = [self._predictor(split.images[part]) for part in chunks(positions)]
+        return Predictions(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        return Predictor(
             self.model,
             self.state.eval_variables(),
             self.config.data.image_size,
             self.config.data.channels,
-            split.class_names,
+            self.splits[0].class_names,
             buckets=(CHUNK,),
         )
-        parts = [predictor(split.images[part]) for part in chunks(positions)]
-        return Predictions(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 POINTS = 1000
@@ -133,14 +139,14 @@ def load_network(workdir: Path, asked: Asked, class_names: Sequence[str] | None 
     return config, model, state, title
 
 
-def open_run(workdir: Path, asked: Asked, name: str, splits: Sequence[str]) -> Subject:
+def open_run(workdir: Path, asked: Asked, splits: Sequence[str], name: str = "") -> Subject:
     """Returns the network of a run, and splits of its records.
 
     Args:
       workdir: of the run.
       asked: of which checkpoint, data_dir and source are read.
-      name: of the run.
       splits: names of the splits to load.
+      name: of the run, where several are drawn.
 
     Raises:
       UserError: there is no such run, checkpoint or split, or the records are of other classes
@@ -150,8 +156,7 @@ def open_run(workdir: Path, asked: Asked, name: str, splits: Sequence[str]) -> S
     data_dir, source = asked.data_dir or data.data_dir, asked.source or data.source
     folder = ensure_built(data.dataset, source, data_dir)
     loaded = [sources.load_split(folder, split, data, train=False) for split in splits]
-    network = load_network(workdir, asked, loaded[0].class_names)
-    config, model, state, title = network
+    config, model, state, title = load_network(workdir, asked, loaded[0].class_names)
     return Subject(name, title, config, model, state, loaded)
 
 

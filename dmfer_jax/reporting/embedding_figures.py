@@ -104,22 +104,26 @@ def draw_center_curves(
             linestyle=line,
             label=f"{name}: mean of all pairs",
         )
-        marker = _MARKERS[index % len(_MARKERS)]
-        style = {"color": color, "marker": marker, "linestyle": "none"}
-        step, largest = run["largest"]
-        axes.plot(step, largest, **style, label=f"{name}: the two nearest, at the checkpoint")
+        axes.plot(
+            *map(np.atleast_1d, run["largest"]),
+            color=color,
+            linestyle="none",
+            marker=_MARKERS[index % len(_MARKERS)],
+            label=f"{name}: the two nearest, at the checkpoint",
+        )
     axes.axhline(ideal, color=GREY, linewidth=1.2, linestyle=(0, (1, 1.5)))
     axes.annotate(
         f"ideal {ideal:.3f}: no mean is below",
         (0.99, ideal),
         xycoords=("axes fraction", "data"),
-        xytext=(0, 4),
+        xytext=(0, -4),
         textcoords="offset points",
         ha="right",
+        va="top",
         fontsize=9,
         color=GREY,
     )
-    axes.set(xlabel="step", ylabel="cosine of two centers")
+    axes.set(xlabel="step", ylabel="cosine of two centers", ylim=(ideal - 0.12, None))
     plain_axes(axes)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     save(figure, path)

@@ -37,8 +37,9 @@ class Face(NamedTuple):
 def draw_maps(path: StrPath, faces: Sequence[Face], title: str) -> None:
     """Draws faces, one a row, and beside each the places that speak for the predicted class.
 
-    A place is as bright as its share of the map's largest value; a line encloses what is above
-    half. Both read the same in grey. A map that is 0 everywhere says so.
+    A place is as clear as its share of the map's largest value, and pale where that is small; a
+    line encloses what is above half. Both read the same in grey, on dark faces and on light ones.
+    A map that is 0 everywhere says so.
 
     Args:
       path: the picture to write.
@@ -85,7 +86,7 @@ def draw_attention(
     heads = len(boundaries)
     columns = min(heads, 4)
     lines = -(-heads // columns)  # of panels for each row
-    figure = new_figure(1.2 + 2.4 * columns, 1 + 2.9 * lines * len(rows), title)
+    figure = new_figure(1.2 + 2.4 * columns, 1 + 3.05 * lines * len(rows), title)
     grid = figure.subplots(lines * len(rows), columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
@@ -114,15 +115,15 @@ def draw_attention(
     save(figure, path)
 
 
-_FAINT = 0.3
+_LEFT = 0.25
 """How much of the face is left where a map is 0, so that it can be seen what lies there."""
 
 
 def _draw_map(axes: Axes, image: np.ndarray, heat: np.ndarray) -> None:
     most = heat.max()
     share = heat / most if most > 0 else np.zeros_like(heat)
-    light = (_FAINT + (1 - _FAINT) * share)[..., None]
-    _show(axes, (image * light).round().astype(np.uint8))
+    left = (_LEFT + (1 - _LEFT) * share)[..., None]
+    _show(axes, (image * left + 255 * (1 - left)).round().astype(np.uint8))
     if most > 0 and share.min() < 0.5:
         axes.contour(share, levels=[0.5], colors=["white"], linewidths=2.2)
         axes.contour(share, levels=[0.5], colors=["black"], linewidths=0.9)
