@@ -36,26 +36,24 @@ def draw_gradcam(asked: Asked) -> dict[str, Any]:
     (split,) = subject.splits
     positions = find_names(split, asked.names) if asked.names else np.arange(len(split))
     count = len(asked.names) or min(asked.limit or _FACES, len(split))
-    right: list[map_figures.Face] = []
-    wrong: list[map_figures.Face] = []
+    faces: list[map_figures.Face] = []
     for part in chunks(positions):
-        for face in _explain(subject, split, part):
-            (right if face.predicted == face.true else wrong).append(face)
+        faces += _explain(subject, split, part)
+        right, wrong = ([f for f in faces if (f.predicted == f.true) == r] for r in (True, False))
         if len(right) >= count and len(wrong) >= count // 2:
             break
     if not asked.names:  # the first ones, half of them wrong as far as there are so many
         wrong = wrong[: max(count // 2, count - len(right))]
-        right = right[: count - len(wrong)]
-    shown = right + wrong
+        faces = right[: count - len(wrong)] + wrong
     title = f"What speaks for the predicted class, {split.name}\n{subject.title}"
-    map_figures.draw_maps(asked.out, shown, title)
+    map_figures.draw_maps(asked.out, faces, title)
     return {
         face.name: {
             "true": face.true,
             "predicted": face.predicted,
             "probability": face.probability,
         }
-        for face in shown
+        for face in faces
     }
 
 
@@ -130,7 +128,7 @@ def _say_head(index: int, head: attention.Head) -> str:
     held = [name for name in ("shallow", "deep") if getattr(head, name)]
     lines = [
         f"head {index + 1}: {' and '.join(held)} channels",
-        f"on itself {head.own:.2f} of an even weight",
+        f"on itself {head.own:.2f} x an even weight",
         f"spread over {head.effective:.1f} of {size}",
     ]
     if len(held) > 1:

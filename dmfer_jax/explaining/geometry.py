@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from dmfer_jax import metrics
+from dmfer_jax import metrics, run_folder
 from dmfer_jax.errors import UserError
 from dmfer_jax.explaining import embeddings
 from dmfer_jax.explaining.subject import (
@@ -77,9 +77,10 @@ def draw_centers(asked: Asked) -> dict[str, Any]:
     """
     runs, numbers, classes = {}, {}, set()
     for workdir, name in zip(asked.workdirs, name_runs(asked.workdirs), strict=True):
-        config, model, state, _ = load_network(workdir, asked)
-        if config.loss.name == "none":
+        options: Any = run_folder.load_config(workdir).loss
+        if options.name == "none":
             raise UserError(f"the run in {workdir} has no class centers: config.loss.name is none")
+        _, model, state, _ = load_network(workdir, asked)
         rows = [row for row in read_log(workdir) if row.get("center_spread") is not None]
         if not rows:
             raise UserError(
