@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from dmfer_jax.reporting import figures
+from dmfer_jax.reporting import drawing
 from dmfer_jax.reporting.ablation_table import Difference, Findings, mean_and_deviation
 from dmfer_jax.reporting.bootstrap import CONFIDENCE
 from dmfer_jax.reporting.rows import numbers
@@ -29,7 +29,7 @@ def draw_findings(folder: Path, findings: Findings) -> list[Path]:
     names = list(dict.fromkeys(one.variant for one in findings.differences))
     splits = findings.splits
     width = max(6.5, 2.6 + 2.6 * len(splits))
-    figure = figures.new_figure(width, 1.9 + 0.42 * len(names), f"{findings.experiment}: accuracy")
+    figure = drawing.new_figure(width, 1.9 + 0.42 * len(names), f"{findings.experiment}: accuracy")
     panels = figure.subplots(1, len(splits), sharex=True, sharey=True, squeeze=False)[0]
     for axes, split in zip(panels, splits, strict=True):
         found = [one for one in findings.differences if one.split == split]
@@ -45,7 +45,7 @@ def draw_findings(folder: Path, findings: Findings) -> list[Path]:
     )
     paths = [folder / f"ablation.{kind}" for kind in ("png", "pdf")]
     for path in paths:
-        figures.save(figure, path)
+        drawing.save(figure, path)
     return paths
 
 
@@ -54,11 +54,11 @@ def _draw_split(axes: Axes, names: Sequence[str], found: Sequence[Difference]) -
     for one in found:
         value, low, high = (100 * end for end in one.intervals["accuracy"])
         at = names.index(one.variant)
-        axes.plot([low, high], [at, at], color=figures.GREY, linewidth=1.6, zorder=2)
+        axes.plot([low, high], [at, at], color=drawing.GREY, linewidth=1.6, zorder=2)
         fill = "black" if one.intervals["accuracy"].excludes_zero else "white"
         style = {"markeredgecolor": "black", "markerfacecolor": fill, "markersize": 6.5}
         axes.plot([value], [at], marker="s" if len(one.seeds) == 1 else "o", zorder=3, **style)
-    figures.plain_axes(axes, grid="x")
+    drawing.plain_axes(axes, grid="x")
     axes.tick_params(axis="y", length=0)
     axes.tick_params(labelsize=9)
     axes.margins(x=0.12)

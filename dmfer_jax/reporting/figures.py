@@ -1,28 +1,32 @@
-"""The pictures of a report, as PNG files.
+"""The pictures of a report, as PNG files."""
 
-Drawn through matplotlib's objects and never through pyplot, so that nothing global changes and no
-screen is needed. Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
-"""
-
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from dmfer_jax.reporting import plain_json
+from dmfer_jax.reporting.calibration_figures import draw_reliability
+from dmfer_jax.reporting.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALE,
+    SKY,
+    VERMILLION,
+    StrPath,
+    label_matrix,
+    new_figure,
+    percent_ticks,
+    plain_axes,
+    save,
+    whole_percent,
+    write_cell,
+)
 from dmfer_jax.reporting.report import titled_checkpoints
-
-DPI = 150
-BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-GREY, PALE = "#555555", "#DDDDDD"
-
-StrPath = str | os.PathLike[str]
 
 
 def draw_confusion(
@@ -45,55 +49,11 @@ def draw_confusion(
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(*counts.shape):
         if counts[row, column]:
-            text = f"{_whole_percent(shares[row, column])}\n{counts[row, column]:,}"
-            _write_cell(axes, row, column, text, dark=shares[row, column] > 0.55)
-    _label_matrix(axes, names, [f"\n{total:,}" for total in totals[:, 0]])
+            text = f"{whole_percent(shares[row, column])}\n{counts[row, column]:,}"
+            write_cell(axes, row, column, text, dark=shares[row, column] > 0.55)
+    label_matrix(axes, names, [f"\n{total:,}" for total in totals[:, 0]])
     axes.set_xlabel("predicted")
     axes.set_ylabel("true class and its images")
-    save(figure, path)
-
-
-def draw_reliability(
-    path: StrPath,
-    reliability: Sequence[Mapping[str, Any]],
-    *,
-    ece: float | None = None,
-    title: str = "Calibration",
-) -> None:
-    """Draws how often predictions of each confidence are right, above how many there are.
-
-    Args:
-      path: the PNG to write.
-      reliability: bins of equal width, as in `metrics.summarize`.
-      ece: the calibration error, written into the picture.
-      title: above it.
-    """
-    bins = len(reliability)
-    middles = (np.arange(bins) + 0.5) / bins
-    counts = np.array([row["count"] for row in reliability])
-    filled = [(m, row) for m, row in zip(middles, reliability, strict=True) if row["count"]]
-    figure = new_figure(6, 6, title)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    upper.bar(
-        [middle for middle, _ in filled],
-        [row["accuracy"] for _, row in filled],
-        width=0.9 / bins,
-        color=BLUE,
-        label="predictions of this confidence",
-    )
-    upper.plot([0, 1], [0, 1], color=VERMILLION, linestyle="--", label="confidence as it should be")
-    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is right")
-    upper.legend(loc="upper left", frameon=False)
-    if ece is not None:
-        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.9}
-        note = f"calibration error {100 * ece:.1f} %"
-        upper.text(0.97, 0.05, note, ha="right", transform=upper.transAxes, bbox=box)
-    lower.bar(middles, counts / max(counts.sum(), 1), width=0.9 / bins, color=GREY)
-    lower.set(xlabel="confidence", ylabel="share of images")
-    for axes in (upper, lower):
-        plain_axes(axes)
-        axes.yaxis.set_major_formatter(percent_ticks())
-    lower.xaxis.set_major_formatter(percent_ticks())
     save(figure, path)
 
 
@@ -124,12 +84,56 @@ def draw_center_cosines(
     for row, column in np.ndindex(*values.shape):
         if np.isfinite(values[row, column]):
             dark = abs(float(values[row, column])) > 0.6
-            _write_cell(axes, row, column, f"{values[row, column]:.2f}", dark=dark)
-    _label_matrix(axes, names)
+            write_cell(axes, row, column, f"{values[row, column]:.2f}", dark=dark)
+    label_matrix(axes, names)
     note = f"mean of the pairs {pairs.mean():.3f}" if pairs.size else ""
     if ideal is not None:
         note += f"\nideal {ideal:.3f}"
     axes.set_xlabel(note)
+    save(figure, path)
+
+
+def draw_recall(
+    path: StrPath,
+    per_class: Mapping[str, Mapping[str, Any]],
+    intervals: Mapping[str, tuple[float, float] | None],
+    title: str = "Recall of each class",
+) -> None:
+    """Draws the recall of each class with its interval, and their mean.
+
+    Args:
+      path: the picture to write.
+      per_class: {name: {examples, recall}}, as in `metrics.summarize`.
+      intervals: {name: (low, high)}, of `metrics.wilson_interval`.
+      title: above it.
+    """
+    figure = new_figure(7, 1.6 + 0.42 * len(per_class), title)
+    axes = figure.add_subplot()
+    known = [row["recall"] for row in per_class.values() if row["recall"] is not None]
+    for place, (name, row) in enumerate(per_class.items()):
+        interval, recall = intervals[name], row["recall"]
+        if interval is None or recall is None:
+            axes.text(0.01, place, "no image", va="center", fontsize=9)
+            continue
+        axes.barh(place, recall, 0.68, color=SKY)
+        middle, reach = sum(interval) / 2, (interval[1] - interval[0]) / 2
+        style = {"ecolor": "black", "elinewidth": 1.4, "capsize": 4}
+        axes.errorbar(middle, place, xerr=reach, fmt="none", **style)
+        text = f"{100 * recall:.1f} %  of {row['examples']:,}"
+        axes.text(1.02, place, text, va="center", fontsize=9)
+    if known:
+        mean = sum(known) / len(known)
+        label = f"mean-class accuracy {100 * mean:.1f} %"
+        axes.axvline(mean, color=VERMILLION, linestyle="--", label=label)
+        figure.legend(loc="outside lower center", frameon=False, fontsize=9)
+    axes.set_yticks(range(len(per_class)), [textwrap.fill(name, 24) for name in per_class])
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1.27), xlabel="recall and its 95 % interval (Wilson)")
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.xaxis.set_major_formatter(percent_ticks())
+    plain_axes(axes, grid="x")
+    axes.spines["bottom"].set_bounds(0, 1)
+    axes.tick_params(axis="y", length=0)
     save(figure, path)
 
 
@@ -201,7 +205,7 @@ def draw_examples(
         )
         right = true == predicted
         axes.set_title(
-            f"{predicted} {_whole_percent(probability)}\ntrue: {true}",
+            f"{predicted} {whole_percent(probability)}\ntrue: {true}",
             fontsize=8,
             color=BLUE if right else VERMILLION,
         )
@@ -286,51 +290,6 @@ def draw_report_figures(
     if rows:
         draw_training_curves(at("training"), rows)
     return paths
-
-
-def new_figure(width: float, height: float, title: str) -> Figure:
-    """Returns a figure of a size in inches that holds its title only."""
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    # Not a title of axes: long names beside them would push it out of the picture.
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-    return figure
-
-
-def save(figure: Figure, path: StrPath) -> None:
-    """Writes a figure, as PNG or as its suffix says; the file is whole or not there."""
-    kind = Path(path).suffix[1:]
-    plain_json.write_atomically(path, lambda part: figure.savefig(part, dpi=DPI, format=kind))
-
-
-def _whole_percent(share: float) -> str:
-    return "<1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
-
-
-def percent_ticks() -> PercentFormatter:
-    """Returns what writes shares from 0 to 1 as percent beside an axis."""
-    return PercentFormatter(xmax=1, decimals=0, symbol=" %")
-
-
-def plain_axes(axes: Axes, grid: Literal["x", "y"] = "y") -> None:
-    """Leaves away what carries no number: the box, and all but a pale grid."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis=grid, color=PALE, linewidth=0.8)
-    axes.set_axisbelow(True)
-
-
-def _label_matrix(axes: Axes, names: Sequence[str], below: Sequence[str] = ()) -> None:
-    """Writes the class names beside rows and columns, and something below those of the rows."""
-    wrapped = [textwrap.fill(name, 24) for name in names]
-    axes.set_xticks(range(len(names)), wrapped, rotation=40, ha="right", rotation_mode="anchor")
-    rows = [name + more for name, more in zip(wrapped, below, strict=True)] if below else wrapped
-    axes.set_yticks(range(len(names)), rows)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-
-
-def _write_cell(axes: Axes, row: int, column: int, text: str, *, dark: bool) -> None:
-    color = "white" if dark else "black"
-    axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
 
 
 def _points(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from rich.console import Console
 
-from dmfer_jax.reporting import figures
+from dmfer_jax.reporting import drawing
 from dmfer_jax.reporting.console import percent, print_table
 from dmfer_jax.reporting.report import titled_checkpoints
 
@@ -41,7 +41,7 @@ def print_stress(report: Mapping[str, Any], console: Console | None = None) -> N
         console.print("accuracy in percent; the image is taken to be the face", markup=False)
 
 
-def draw_stress_figures(folder: figures.StrPath, report: Mapping[str, Any]) -> list[Path]:
+def draw_stress_figures(folder: drawing.StrPath, report: Mapping[str, Any]) -> list[Path]:
     """Draws `NAME_SPLIT_stress.png` for each checkpoint and each of its splits put to stress.
 
     Args:
@@ -59,7 +59,7 @@ def draw_stress_figures(folder: figures.StrPath, report: Mapping[str, Any]) -> l
     return paths
 
 
-def draw_stress_curves(path: figures.StrPath, found: Mapping[str, Any], title: str) -> None:
+def draw_stress_curves(path: drawing.StrPath, found: Mapping[str, Any], title: str) -> None:
     """Draws accuracy over the level, one small picture per kind and one of their mean.
 
     Args:
@@ -69,7 +69,7 @@ def draw_stress_curves(path: figures.StrPath, found: Mapping[str, Any], title: s
     """
     columns = 4
     rows = -(-(len(found["kinds"]) + 1) // columns)
-    figure = figures.new_figure(10, 0.9 + 2.1 * rows, f"{title}\n{_sentence(found)}")
+    figure = drawing.new_figure(10, 0.9 + 2.1 * rows, f"{title}\n{_sentence(found)}")
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     everything = list(grid.flat)
     for axes, (kind, row) in zip(everything, found["kinds"].items(), strict=False):
@@ -86,13 +86,13 @@ def draw_stress_curves(path: figures.StrPath, found: Mapping[str, Any], title: s
     figure.legend(
         *mean.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False
     )
-    figures.save(figure, path)
+    drawing.save(figure, path)
 
 
 # Accuracy lies thin upon thick: with classes of equal size the two are equal, and both are seen.
 _LINES = {
-    "mean_class_accuracy": ("mean-class accuracy", figures.ORANGE, "s", 2.2),
-    "accuracy": ("accuracy", figures.BLUE, "o", 0.9),
+    "mean_class_accuracy": ("mean-class accuracy", drawing.ORANGE, "s", 2.2),
+    "accuracy": ("accuracy", drawing.BLUE, "o", 0.9),
 }
 
 
@@ -102,15 +102,15 @@ def _draw_curves(
     """Draws both accuracies over the five levels, from left (mild) to right (severe)."""
     levels = range(len(ticks))
     clean = found["clean"]["accuracy"]
-    axes.axhline(clean, color=figures.GREY, linestyle="--", linewidth=1, label="accuracy unharmed")
+    axes.axhline(clean, color=drawing.GREY, linestyle="--", linewidth=1, label="accuracy unharmed")
     for key, (label, color, marker, width) in _LINES.items():
         style = {"color": color, "linewidth": width, "marker": marker, "markersize": 3.0 + width}
         axes.plot(levels, row[key], label=label, **style)
     axes.set_xticks(levels, ticks)
     axes.set_ylim(0, 1)
-    axes.yaxis.set_major_formatter(figures.percent_ticks())
+    axes.yaxis.set_major_formatter(drawing.percent_ticks())
     axes.tick_params(labelsize=8)
-    figures.plain_axes(axes)
+    drawing.plain_axes(axes)
 
 
 def _results(report: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:

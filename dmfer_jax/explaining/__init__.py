@@ -1,0 +1,1 @@
+"""What can be seen of a trained network: maps over faces, attention, the embedding's geometry."""
