@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from dmfer_jax import config as configs
 from dmfer_jax import sharding, state, steps
+from dmfer_jax.models.dmfer import Outputs
 from dmfer_jax.optimizer import make_optimizer, make_schedule
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -138,10 +139,21 @@ def test_learned_centers_are_parameters_and_get_a_gradient(tiny_config):
     assert (np.abs(after - before).max(axis=1) > 0).all()  # absent ones too: they are repelled
 
 
-def test_no_center_loss_leaves_no_centers(tiny_config):
-    tiny_config.loss.name = "none"
+@pytest.mark.parametrize("name", ["none", "cosface", "arcface"])
+def test_no_center_loss_leaves_no_centers(tiny_config, name):
+    tiny_config.loss.name = name
     shapes = jax.eval_shape(lambda: set_up(tiny_config)[2])
     assert shapes.class_centers() is None
+
+
+def test_loss_of_a_margin_head_stands_in_place_of_the_cross_entropy():
+    config = configs.get_config()
+    config.loss.name, config.loss.scale, config.loss.margin = "cosface", 2.0, 0.5
+    logits = jnp.array([[2.0, -1.0]])  # cosines of 1 and -1/2
+    outputs = Outputs(logits, jnp.ones((1, 3)), None)
+    entropy, center = steps.example_losses(config, outputs, None, jnp.array([[1.0, 0.0]]))
+    np.testing.assert_allclose(entropy, [np.log(1 + np.exp(-1 - 2 * (1 - 0.5)))], rtol=1e-6)
+    np.testing.assert_array_equal(center, [0.0])
 
 
 def test_evaluation_counts_unmasked_examples_and_first_ones_apart(tiny_config):
