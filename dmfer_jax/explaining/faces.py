@@ -37,9 +37,11 @@ def draw_gradcam(asked: Asked) -> dict[str, Any]:
     positions = find_names(split, asked.names) if asked.names else np.arange(len(split))
     count = len(asked.names) or min(asked.limit or _FACES, len(split))
     faces: list[map_figures.Face] = []
+    right, wrong = [], []
     for part in chunks(positions):
         faces += _explain(subject, split, part)
-        right, wrong = ([f for f in faces if (f.predicted == f.true) == r] for r in (True, False))
+        right = [face for face in faces if face.predicted == face.true]
+        wrong = [face for face in faces if face.predicted != face.true]
         if len(right) >= count and len(wrong) >= count // 2:
             break
     if not asked.names:  # the first ones, half of them wrong as far as there are so many
