@@ -1,0 +1,109 @@
+"""Adds runs to a file of results, and makes the tables of a page from such files.
+
+  python -m dmfer_jax.record --reports=runs/ferplus_cpu --config=configs/ferplus_cpu.py
+  python -m dmfer_jax.record --reports=RUN0,RUN1,RUN2 --config=configs/rafdb.py --variant=wide
+  python -m dmfer_jax.record --page=README.md
+
+Each row names the command, the commit, the time and the machine. A row of the same run, seed and
+split is replaced.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from dmfer_jax import command, reproduce
+from dmfer_jax.config import find_config, get_config
+from dmfer_jax.errors import UserError
+from dmfer_jax.reporting import plain_json, result_tables, rows
+from dmfer_jax.reporting.report import read_report
+
+
+def add_report(report_path: Path, config_path: str, variant: str, out: Path) -> int:
+    """Adds the rows of a run to a file of results.
+
+    Args:
+      report_path: the run's folder, or its report.json.
+      config_path: the config file that it was trained by.
+      variant: what it is called beside other runs of this config; "" for the config as it is.
+      out: the CSV.
+
+    Returns:
+      How many rows were added.
+
+    Raises:
+      UserError: the report or the config cannot be read, or what is in the CSV are no rows.
+    """
+    if report_path.is_dir():
+        report_path = report_path / "report.json"
+    report = read_report(report_path)
+    config = get_config()  # fields that were not there yet have their defaults
+    config.update(report["config"])
+    _restore_tuples(config, get_config())
+    path = find_config(config_path)
+    added = rows.rows_of_report(
+        {**report, "config": config.to_dict()},
+        experiment=Path(path).stem,
+        variant=variant,
+        config_digest=reproduce.config_digest(config),
+        command=reproduce.train_command(path, config),
+    )
+    rows.append_rows(out, added)
+    return len(added)
+
+
+def _restore_tuples(config: ConfigDict, like: ConfigDict) -> None:
+    """Makes tuples of what JSON has as lists."""
+    for field, value in like.items():
+        if isinstance(value, ConfigDict):
+            _restore_tuples(config[field], value)
+        elif isinstance(value, tuple):
+            with config.ignore_type():
+                config[field] = tuple(config[field])
+
+
+def update_page(page: Path) -> None:
+    """Makes the tables of a page anew, from the files that it names.
+
+    Args:
+      page: in Markdown; the files that it names lie beside it or below.
+
+    Raises:
+      UserError: the page or a file cannot be used.
+    """
+    try:
+        text = page.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{page}: {error.strerror}; expected a page in Markdown") from error
+    try:
+        made = result_tables.render_page(text, lambda name: rows.read_rows(page.parent / name))
+    except UserError as error:
+        raise UserError(f"{page}: {error}") from error
+    plain_json.write_atomically(page, lambda part: part.write_text(made, encoding="utf-8"))
+
+
+def main(argv: Sequence[str]) -> None:
+    """Does what the flags ask for."""
+    del argv
+    options = flags.FLAGS
+    if not options.reports and not options.page:
+        raise UserError("nothing to do: give --reports and --config, or --page, or both")
+    if options.reports and not options.config:
+        raise UserError("--reports needs --config, the file that the runs were trained by")
+    for report in options.reports:
+        count = add_report(Path(report), options.config, options.variant, Path(options.out))
+        print(f"{report}: {count} rows in {options.out}")
+    if options.page:
+        update_page(Path(options.page))
+        print(f"{options.page}: tables made anew")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_list("reports", [], "Folders of finished runs, or report.json files.")
+    flags.DEFINE_string("config", "", "The config file that they were trained by.")
+    flags.DEFINE_string("variant", "", "What they are called beside others of this config.")
+    flags.DEFINE_string("out", "results/runs.csv", "The file of results.")
+    flags.DEFINE_string("page", "", "A page whose tables are made anew, such as README.md.")
+    command.run(main)

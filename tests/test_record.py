@@ -1,0 +1,96 @@
+"""Rows of results from reports, and the tables of pages from rows."""
+
+from pathlib import Path
+
+import pytest
+
+from dmfer_jax import record
+from dmfer_jax.errors import UserError
+from dmfer_jax.reporting import result_tables, rows
+
+ROOT = Path(__file__).parent.parent
+PAGE = "Before.\n<!-- results: runs.csv -->\nold\n<!-- end of results -->\nAfter.\n"
+
+
+def row(seed: int, **changes: str) -> dict[str, str]:
+    values = {
+        "experiment": "tiny",
+        "seed": str(seed),
+        "dataset": "ferplus",
+        "protocol": "majority",
+        "split": "valid",
+        "epoch_rule": "last",
+        "epoch": "3",
+        "images": "3191",
+        "hours": "0.5",
+        "command": f"train --config.seed={seed}",
+    }
+    return dict.fromkeys(rows.COLUMNS, "") | values | changes
+
+
+@pytest.mark.parametrize("page", ["README.md"])
+def test_the_tables_of_this_project_are_those_of_its_files(page):
+    """If it fails: python -m dmfer_jax.record --page=README.md."""
+    text = (ROOT / page).read_text()
+    assert result_tables.render_page(text, lambda name: rows.read_rows(ROOT / name)) == text
+
+
+def test_a_line_is_of_all_seeds_and_of_the_last_epoch():
+    table = result_tables.render_table(
+        [
+            row(0, accuracy="0.8"),
+            row(1, accuracy="0.82", hours="0.7"),
+            row(0, accuracy="0.9", epoch_rule="best-on-valid"),
+            row(0, accuracy="0.5", variant="wide", deduplicated_accuracy="0.4"),
+        ]
+    )
+    lines = table.splitlines()
+    # The standard deviation of 80 and 82, as a sample.
+    assert lines[2] == (
+        "| `tiny` | ferplus valid, majority | 3,191 | 3 | 81.00 ± 1.41 | - | - | - | - | 2 | 0.60 |"
+    )
+    assert lines[3].startswith("| `tiny` `wide` | ferplus valid, majority | 3,191 | 3 | 50.00 |")
+    assert lines[5:] == [
+        "- `tiny`: `train --config.seed=0` (and seeds 1)",
+        "- `tiny` `wide`: `train --config.seed=0`",
+    ]
+    assert "90.00" not in table
+
+
+def test_a_page_keeps_what_stands_around_its_tables(tmp_path):
+    rows.append_rows(tmp_path / "runs.csv", [row(0, accuracy="0.8")])
+    page = tmp_path / "page.md"
+    page.write_text(PAGE)
+    record.update_page(page)
+    made = page.read_text()
+    assert made.startswith("Before.\n<!-- results: runs.csv -->\n| run |")
+    assert made.endswith("<!-- end of results -->\nAfter.\n")
+    assert "old" not in made
+    record.update_page(page)
+    assert page.read_text() == made
+
+
+def test_a_page_or_a_file_that_cannot_be_used_is_named(tmp_path):
+    page = tmp_path / "page.md"
+    with pytest.raises(UserError, match=r"page\.md: No such file"):
+        record.update_page(page)
+    page.write_text("nothing")
+    with pytest.raises(UserError, match=r"page\.md: the page has no place for results"):
+        record.update_page(page)
+    page.write_text(PAGE)
+    with pytest.raises(UserError, match=r"page\.md: runs\.csv.* has no rows"):
+        record.update_page(page)
+
+
+def test_rows_of_a_report_name_the_command_that_repeats_it(tmp_path):
+    out = tmp_path / "runs.csv"
+    report = ROOT / "results" / "synthetic_seed0.json"
+    assert record.add_report(report, "configs/synthetic.py", "", out) == 8
+    assert record.add_report(report, "configs/synthetic.py", "", out) == 8  # in place of the first
+    found = rows.read_rows(out)
+    assert len(found) == 8
+    (test,) = [one for one in found if (one["split"], one["epoch_rule"]) == ("test", "last")]
+    assert test["accuracy"] == "0.937000"
+    assert test["command"] == (
+        "python -m dmfer_jax.train --config=configs/synthetic.py --config.seed=0"
+    )
