@@ -90,7 +90,7 @@ def draw_attention(asked: Asked) -> dict[str, Any]:
     mixed = [head.shallow if head.shallow and head.deep else None for head in one]
     title = f"Channel attention\n{subject.title}"
     if model.scales == "both" and not any(mixed):
-        title += "\nEvery head holds channels of one scale alone: no weight passes between scales"
+        title += "\nEach head writes to the channels of one scale; its values are mixed from both"
     notes = {name: [_say_head(*pair) for pair in enumerate(all_)] for name, all_ in heads.items()}
     map_figures.draw_attention(asked.out, rows, notes, mixed, title)
     return {name: [head._asdict() for head in all_] for name, all_ in heads.items()}

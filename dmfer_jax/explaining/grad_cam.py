@@ -70,7 +70,8 @@ def lay_over_image(heat: np.ndarray, model: Dmfer, stage: int, size: int) -> np.
 
     Every strided layer of the ResNets is padded on all sides by half its kernel, so cell i of a
     stage is centered on pixel i times the stage's stride, and the first cell on the first pixel.
-    Stretching the map over the image would shift what it shows by half a cell, 8 pixels of 48.
+    Stretching the map over the image would shift what it shows by half a cell, 8 pixels of 48. The
+    face network's have no padding, so that its first cell is one stride and a pixel further.
 
     Args:
       heat: float `[t, t]`.
@@ -81,8 +82,11 @@ def lay_over_image(heat: np.ndarray, model: Dmfer, stage: int, size: int) -> np.
     Returns:
       float `[size, size]`, linear between the cells and constant beyond the last ones.
     """
-    stride = (4 if model.stem == "imagenet" else model.stem_stride) * 2 ** (stage - 1)
-    centers, pixels = stride * np.arange(len(heat)), np.arange(size)
+    of_face = model.backbone == "face_resnet"
+    first = 4 if of_face or model.stem == "imagenet" else model.stem_stride
+    stride = first * 2 ** (stage - 1)
+    centers = stride * np.arange(len(heat)) + (stride + 1 if of_face else 0)
+    pixels = np.arange(size)
     rows = np.array([np.interp(pixels, centers, column) for column in heat.T]).T  # [size, t]
     return np.array([np.interp(pixels, centers, row) for row in rows])
 

@@ -11,6 +11,7 @@ from dmfer_jax.data.augment import normalize
 from dmfer_jax.explaining import grad_cam
 from dmfer_jax.models import resnet
 from dmfer_jax.models.dmfer import Dmfer
+from dmfer_jax.models.face_resnet import FaceResNet
 from tests.models.variables import draw_variables
 
 SIZE, CLASSES = 16, 3
@@ -154,6 +155,27 @@ def test_a_cell_lies_over_the_pixels_that_it_is_of(monkeypatch):
     laid = grad_cam.lay_over_image(heat, model, 2, size)
     assert np.unravel_index(laid.argmax(), laid.shape) == (24, 20)
     np.testing.assert_allclose(middle, (24, 20), atol=1e-3)
+
+
+def test_a_cell_of_the_face_network_lies_over_its_pixels_too():
+    backbone = FaceResNet(width=0.25)
+    size = 224
+    shapes = jax.eval_shape(
+        lambda: backbone.init(jax.random.key(0), jnp.ones((1, size, size, 1)), False)
+    )
+    variables = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.1, np.float32), shapes)
+
+    def cell(image: jax.Array) -> jax.Array:
+        return backbone.apply(variables, image, False)[2][0, 6, 5].sum()  # type: ignore[index]
+
+    seen = np.abs(jax.jit(jax.grad(cell))(jnp.ones((1, size, size, 1))))[0, :, :, 0]
+    middle = [(seen.sum(axis=1 - axis) @ np.arange(size)) / seen.sum() for axis in (0, 1)]
+    heat = np.zeros((13, 13))
+    heat[6, 5] = 1
+    laid = grad_cam.lay_over_image(heat, make(backbone="face_resnet"), 3, size)
+    place = np.unravel_index(laid.argmax(), laid.shape)
+    # Shortcuts, and equal pixels of which a pool takes the first, are up to a few pixels before.
+    np.testing.assert_allclose(middle, place, atol=4)
 
 
 def test_maps_are_linear_between_cells_and_constant_beyond_the_last():
