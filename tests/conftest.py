@@ -1,7 +1,10 @@
 """Four virtual devices for every test, each program compiled once, and a tiny run to look at."""
 
-import tempfile
-from collections.abc import Sequence
+import contextlib
+import fcntl
+import pickle
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -18,13 +21,18 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all processes of the session share."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _compile_once():
+def _compile_once(shared_folder: Path):
     """Several tests start the same training; they share its compiled step."""
-    with tempfile.TemporaryDirectory() as folder:
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-        yield
+    jax.config.update("jax_compilation_cache_dir", str(shared_folder / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,10 +52,11 @@ def convolve_as_users_do(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data_dir(shared_folder: Path) -> Path:
     """A folder that holds the records of the tiny embedded faces."""
-    folder = tmp_path_factory.mktemp("records")
-    ensure_built("synthetic_faces/tiny", "", str(folder))
+    folder = shared_folder / "records"
+    with _locked(shared_folder / "records.lock"):  # one builds, the others find it
+        ensure_built("synthetic_faces/tiny", "", str(folder))
     return folder
 
 
@@ -58,12 +67,27 @@ def tiny_config(data_dir: Path) -> ConfigDict:
 
 
 @pytest.fixture(scope="session")
-def finished(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+def finished(data_dir: Path, shared_folder: Path, tmp_path_factory) -> tuple[Path, dict]:
     """A finished run of the tiny experiment: its folder and its report."""
     from dmfer_jax import train
 
+    first, kept = shared_folder / "first_finished", shared_folder / "finished.pickle"
+    first.mkdir(exist_ok=True)
+    with _locked(shared_folder / "finished.lock"):
+        if not kept.exists():
+            kept.write_bytes(pickle.dumps(train.train(make_tiny_config(data_dir), first)))
+    # Each process has its own: tests may write there.
     workdir = tmp_path_factory.mktemp("finished")
-    return workdir, train.train(make_tiny_config(data_dir), workdir)
+    shutil.copytree(first, workdir, dirs_exist_ok=True)
+    return workdir, pickle.loads(kept.read_bytes())
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Waits until no other process of the session holds the lock."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def make_tiny_config(data_dir: Path) -> ConfigDict:
