@@ -71,7 +71,7 @@ def run(comparison: Path, system: str, seed: int, *, lists: str = "", stress: bo
       system: of `SYSTEMS`.
       seed: of the run.
       lists: file or folder of occlusion and pose lists, if the last epoch is scored on them.
-      stress: whether it is scored under every kind of harm.
+      stress: whether it is scored under every kind of harm, on the split of the first table.
 
     Raises:
       UserError: the comparison, its data or the run cannot be used.
@@ -92,12 +92,15 @@ def run(comparison: Path, system: str, seed: int, *, lists: str = "", stress: bo
     tests: Any = config.data.test_splits
     names = [name for name in tests if name in trained] or list(trained)
     load = None if system == OURS else torch_run.load_trained
-    asked: dict[str, dict[str, Any]] = {"lists": {"lists": lists}, "stress": {"stress": stress}}
-    for name, options in asked.items():
+    asked: dict[str, tuple[list[str], dict[str, Any]]] = {
+        "lists": (names, {"lists": lists}),
+        "stress": ([reports.main_split(names)], {"stress": stress}),
+    }
+    for name, (splits, options) in asked.items():
         path = evaluation_path(workdir, name)
         if options[name] and not path.is_file():
             with run_lock.lock(workdir):
-                found = evaluate.evaluate(workdir, "last", names, load=load, **options)
+                found = evaluate.evaluate(workdir, "last", splits, load=load, **options)
                 reports.write_report(path, found)
 
 

@@ -24,6 +24,8 @@ import torch.nn.functional as F
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 
+from dmfer_jax.pytorch import losses
+from dmfer_jax.pytorch.model import mean_of_halves
 from dmfer_jax.pytorch.resnet import make_config_backbone
 
 HEADS = 4
@@ -48,7 +50,8 @@ class DanOutputs(NamedTuple):
 class DanNetwork(nn.Module):
     """A backbone under cross-attention heads, whose fused attention is classified.
 
-    Of `config.model` it reads what is of the backbone, and `dropout`.
+    Of `config.model` it reads what is of the backbone, `dropout` and `flip_average`, which is of
+    the fused attention.
 
     Args:
       config: of the experiment.
@@ -60,6 +63,7 @@ class DanNetwork(nn.Module):
         self.backbone = make_config_backbone(config)
         channels = self.backbone.stage_channels[-1]
         self.heads = nn.ModuleList(CrossAttentionHead(channels) for _ in range(HEADS))
+        self.flip_average = config.model.flip_average
         self.dropout = nn.Dropout(config.model.dropout)
         self.head = nn.Linear(channels, num_classes)
         self.norm = nn.BatchNorm1d(num_classes)
@@ -68,9 +72,13 @@ class DanNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> DanOutputs:
         """Returns logits and what the losses need of images `[n, channels, h, w]`, normalised."""
+        pairs = self.flip_average and not self.training
+        if pairs:
+            images = torch.cat([images, images.flip(3)])
         x = self.backbone(images)[-1]  # [n, c, t, t]
         heads = torch.stack([head(x) for head in self.heads], 1).log_softmax(1)  # [n, HEADS, c]
-        logits = self.norm(self.head(self.dropout(heads.sum(1))))
+        fused = mean_of_halves(heads.sum(1)) if pairs else heads.sum(1)
+        logits = self.norm(self.head(self.dropout(fused)))
         return DanOutputs(logits, x.mean((2, 3)), heads, self.affinity_centers)
 
 
@@ -121,26 +129,14 @@ class ChannelGate(nn.Module):
 
 
 def dan_loss(outputs: DanOutputs, targets: Tensor) -> Tensor:
-    """Returns what DAN adds to the cross-entropy: affinity and partition loss, `[n]`."""
-    affinity = affinity_loss(outputs.embedding, outputs.affinity_centers, targets)
-    return affinity + partition_loss(outputs.heads)
-
-
-def affinity_loss(embedding: Tensor, centers: Tensor, targets: Tensor) -> Tensor:
-    """The distance to the own center, by how far the centers lie apart.
-
-    |x - c_y|^2 / sum_d var_k(c_kd)
+    """Returns what DAN adds to the cross-entropy: affinity and partition loss, `[n]`.
 
     Args:
-      embedding: `[n, c]`.
-      centers: `[K, c]`.
-      targets: `[n, K]` distributions; the expectation over their classes is taken.
-
-    Returns:
-      `[n]`.
+      outputs: of the network.
+      targets: `[n, K]` distributions.
     """
-    squared = (embedding[:, None, :] - centers).square().sum(-1)  # [n, K]
-    return (targets * squared).sum(-1) / centers.var(0).sum()
+    affinity = losses.affinity(outputs.embedding, outputs.affinity_centers, targets)
+    return affinity + partition_loss(outputs.heads)
 
 
 def partition_loss(heads: Tensor) -> Tensor:

@@ -133,8 +133,8 @@ class Dmfer(nn.Module):
         embedding = x.mean((2, 3))  # [n, C]
         attention = None if self.attentive is None else self.attentive(x)
         if pairs:
-            embedding = _mean_of_halves(embedding)
-            attention = None if attention is None else _mean_of_halves(attention)
+            embedding = mean_of_halves(embedding)
+            attention = None if attention is None else mean_of_halves(attention)
         return Outputs(self.head(self.dropout(embedding)), embedding, self.centers, attention)
 
 
@@ -151,7 +151,8 @@ def make_head(inputs: int, classes: int, cosine_scale: float | None) -> nn.Linea
     return CosineHead(inputs, classes, cosine_scale)
 
 
-def _mean_of_halves(rows: Tensor) -> Tensor:
+def mean_of_halves(rows: Tensor) -> Tensor:
+    """Returns `[n, c]` of `[2n, c]`: the means of images and of their mirror images behind them."""
     first, second = rows.chunk(2)
     return (first + second) / 2
 

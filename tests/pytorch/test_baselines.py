@@ -46,16 +46,6 @@ def normalized(images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) / 127.5 - 1
 
 
-def test_affinity_is_the_distance_by_the_spread_of_the_centers():
-    centers = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 3.0]])
-    # Variances: ((1 + 1 + 0) - 0) / 2 = 1, and (1 + 1 + 4) / 2 = 3.
-    embedding = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
-    hard = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
-    assert dan.affinity_loss(embedding, centers, hard).tolist() == [9 / 4, 4 / 4]
-    soft = torch.tensor([[0.5, 0.0, 0.5], [0.0, 1.0, 0.0]])
-    assert dan.affinity_loss(embedding, centers, soft).tolist() == [5 / 4, 4 / 4]
-
-
 def test_partition_falls_as_heads_differ_and_stays_finite_where_they_agree():
     heads = torch.tensor([[[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]])
     # Variance 4/3 of the first channel, 0 of the second: a mean of 2/3.
@@ -158,3 +148,16 @@ def test_dropout_is_drawn_anew_for_each_step_from_the_seed():
 
     assert losses(3)[0] == losses(3)[0]
     assert losses(3)[0] != losses(4)[0]
+
+
+@pytest.mark.parametrize("system", ["plain_torch", "dan_torch"])
+def test_flip_average_makes_an_image_and_its_mirror_image_the_same(system):
+    config = baseline_config(model__flip_average=True)
+    network = systems.new_trainer(system, config, CLASSES).model
+    images = normalized(draw_batch(config)[0])
+    variables = dict(network.state_dict())
+    mirror = np.ascontiguousarray(images[:, :, ::-1])
+    found, mirrored = (systems.predict(network, variables, x) for x in (images, mirror))
+    np.testing.assert_allclose(found, mirrored, rtol=1e-4, atol=1e-5)
+    once = systems.new_trainer(system, baseline_config(), CLASSES).model
+    assert np.abs(systems.predict(once, variables, images) - found).max() > 1e-3
