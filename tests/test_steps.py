@@ -10,10 +10,25 @@ from ml_collections import ConfigDict
 
 from dmfer_jax import config as configs
 from dmfer_jax import sharding, state, steps
+from dmfer_jax.models import resnet
 from dmfer_jax.models.dmfer import Outputs
 from dmfer_jax.optimizer import make_optimizer, make_schedule
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+@pytest.fixture
+def small_backbone(monkeypatch: pytest.MonkeyPatch):
+    """Half as many blocks, and a stage less, for tests that are not about the network."""
+    monkeypatch.setitem(resnet.BACKBONES, "resnet18", {"blocks": (1, 1, 1)})
+
+
+@pytest.fixture
+def smallest_config(tiny_config: ConfigDict, small_backbone: None) -> ConfigDict:
+    """The deep scale alone, without attention: compiled in a few seconds."""
+    del small_backbone
+    tiny_config.model.scales, tiny_config.model.attention = "deep", "none"
+    return tiny_config
 
 
 def batch_of(config: ConfigDict, size: int) -> dict[str, np.ndarray]:
@@ -30,7 +45,6 @@ def set_up(config: ConfigDict, devices=None):
     """Returns mesh, model, fresh state and training step."""
     mesh = sharding.make_mesh(devices)
     model = state.make_model(config, 8)
-    # 12 steps, as the tiny run has: so both compile to the same program, once.
     optimizer = make_optimizer(config, make_schedule(config, 12))
     init = jax.jit(
         lambda: state.init_state(config, model, optimizer),
@@ -39,6 +53,7 @@ def set_up(config: ConfigDict, devices=None):
     return mesh, model, init(), steps.make_train_step(config, model, optimizer, mesh)
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_one_device_and_four_give_the_same_state(tiny_config):
     results = []
     for count in (1, 4):
@@ -58,14 +73,14 @@ def test_one_device_and_four_give_the_same_state(tiny_config):
         assert max(jax.tree.leaves(changed)) > 1e-3, part
 
 
-def test_steps_learn_a_batch_by_heart_in_one_trace_and_reuse_the_state(tiny_config):
+def test_steps_learn_a_batch_by_heart_in_one_trace_and_reuse_the_state(smallest_config):
     for name in ("flip", "rotation", "shift", "scale", "erase", "brightness", "contrast"):
-        tiny_config.augment[name] = 0.0
-    tiny_config.optimizer.name = "adamw"
-    tiny_config.optimizer.warmup_epochs = 0.0
-    tiny_config.optimizer.learning_rate = 0.16  # 0.005 at this batch size
-    mesh, _, train_state, train_step = set_up(tiny_config)
-    batch = batch_of(tiny_config, 8)
+        smallest_config.augment[name] = 0.0
+    smallest_config.optimizer.name = "adamw"
+    smallest_config.optimizer.warmup_epochs = 0.0
+    smallest_config.optimizer.learning_rate = 0.16  # 0.005 at this batch size
+    mesh, _, train_state, train_step = set_up(smallest_config)
+    batch = batch_of(smallest_config, 8)
     losses = []
     for _ in range(8):
         before = train_state
@@ -89,15 +104,15 @@ def test_balanced_weights_make_up_for_the_numbers_of_examples():
     assert weights.dtype == np.float32
 
 
-def test_class_weights_weigh_the_losses_and_nothing_else(tiny_config):
+def test_class_weights_weigh_the_losses_and_nothing_else(smallest_config):
     labels = np.array([0, 1, 1, 0, 1, 1, 1, 1])  # 2 and 6
     targets = np.eye(8, dtype=np.float32)[labels]
 
     def step(targets: np.ndarray, class_weights: np.ndarray | None = None):
-        mesh, model, train_state, _ = set_up(tiny_config)
-        optimizer = make_optimizer(tiny_config, make_schedule(tiny_config, 12))
-        train_step = steps.make_train_step(tiny_config, model, optimizer, mesh, class_weights)
-        batch = batch_of(tiny_config, 8) | {"target": targets}
+        mesh, model, train_state, _ = set_up(smallest_config)
+        optimizer = make_optimizer(smallest_config, make_schedule(smallest_config, 12))
+        train_step = steps.make_train_step(smallest_config, model, optimizer, mesh, class_weights)
+        batch = batch_of(smallest_config, 8) | {"target": targets}
         return jax.device_get(train_step(train_state, sharding.put_batch(batch, mesh)))
 
     plain_state, plain = step(targets)
@@ -113,10 +128,10 @@ def test_class_weights_weigh_the_losses_and_nothing_else(tiny_config):
     np.testing.assert_allclose(weighted_state.centers, plain_state.centers, rtol=1e-6)
 
 
-def test_state_centers_move_for_the_classes_present_only(tiny_config):
-    mesh, _, train_state, train_step = set_up(tiny_config)
+def test_state_centers_move_for_the_classes_present_only(smallest_config):
+    mesh, _, train_state, train_step = set_up(smallest_config)
     before = np.asarray(train_state.centers)
-    batch = batch_of(tiny_config, 8)
+    batch = batch_of(smallest_config, 8)
     present = np.unique(batch["target"].argmax(axis=1))
     absent = np.setdiff1d(np.arange(8), present)
     train_state, _ = train_step(train_state, sharding.put_batch(batch, mesh))
@@ -126,14 +141,14 @@ def test_state_centers_move_for_the_classes_present_only(tiny_config):
     np.testing.assert_allclose(np.linalg.norm(after, axis=1), 1.0, rtol=1e-5)
 
 
-def test_learned_centers_are_parameters_and_get_a_gradient(tiny_config):
-    tiny_config.loss.centers = "learned"
-    tiny_config.loss.name = "center_cosine_island"
-    tiny_config.optimizer.warmup_epochs = 0.0
-    mesh, _, train_state, train_step = set_up(tiny_config)
+def test_learned_centers_are_parameters_and_get_a_gradient(smallest_config):
+    smallest_config.loss.centers = "learned"
+    smallest_config.loss.name = "center_cosine_island"
+    smallest_config.optimizer.warmup_epochs = 0.0
+    mesh, _, train_state, train_step = set_up(smallest_config)
     assert train_state.centers is None
     before = np.asarray(train_state.class_centers())
-    batch = sharding.put_batch(batch_of(tiny_config, 8), mesh)
+    batch = sharding.put_batch(batch_of(smallest_config, 8), mesh)
     train_state, _ = train_step(train_state, batch)
     after = np.asarray(train_state.class_centers())
     assert (np.abs(after - before).max(axis=1) > 0).all()  # absent ones too: they are repelled

@@ -247,7 +247,7 @@ def _read_tensors(
         raise ValueError(f"found tensors that the manifest does not have: {_some(extra)}")
     for name, said in expected.items():
         found = header[name] if isinstance(header[name], dict) else {}
-        if found.get("dtype") not in _STORED:
+        if str(found.get("dtype")) not in _STORED:
             raise ValueError(
                 f"tensor {name[:80]!r} is {found.get('dtype')!r:.20}; expected "
                 f"{' or '.join(map(repr, _STORED))}"
