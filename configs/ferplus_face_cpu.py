@@ -4,8 +4,8 @@
 
 The full method on the face recognition network that lies in this package: both scales, channel
 self-attention, center cosine loss. Trained on the FER+ vote distributions and scored by the
-majority protocol. A first recipe, of which nothing has been searched yet: 85.8 % on PublicTest after
-two hours of two shared CPU cores (results/ferplus_face_cpu_seed0.json).
+majority protocol. A first recipe, of which nothing has been searched yet: 85.8 % on PublicTest
+after two hours of two shared CPU cores (results/ferplus_face_cpu_seed0.json).
 """
 
 from ml_collections import ConfigDict
