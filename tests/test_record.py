@@ -7,6 +7,7 @@ import pytest
 from dmfer_jax import record
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import result_tables, rows
+from dmfer_jax.reporting.report import read_report
 
 ROOT = Path(__file__).parent.parent
 PAGE = "Before.\n<!-- results: runs.csv -->\nold\n<!-- end of results -->\nAfter.\n"
@@ -90,7 +91,8 @@ def test_rows_of_a_report_name_the_command_that_repeats_it(tmp_path):
     found = rows.read_rows(out)
     assert len(found) == 8
     (test,) = [one for one in found if (one["split"], one["epoch_rule"]) == ("test", "last")]
-    assert test["accuracy"] == "0.937000"
+    scored = read_report(report)["checkpoints"]["last"]["splits"]["test"]
+    assert float(test["accuracy"]) == pytest.approx(scored["accuracy"], abs=1e-6)
     assert test["command"] == (
         "python -m dmfer_jax.train --config=configs/synthetic.py --config.seed=0"
     )
