@@ -132,8 +132,7 @@ def keep_cost(workdir: Path, **values: int) -> None:
     """Keeps the largest of each number; a run may take several processes."""
     old = read_cost(workdir)
     new = old | {name: max(value, old.get(name, 0)) for name, value in values.items()}
-    text = plain_json.dump_line(new) + "\n"
-    plain_json.write_atomically(workdir / COST, lambda part: part.write_text(text))
+    plain_json.write_text(workdir / COST, plain_json.dump_line(new) + "\n")
 
 
 def main(argv: Sequence[str]) -> None:

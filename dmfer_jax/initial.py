@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import plain_json
-from dmfer_jax.state import TrainState
+from dmfer_jax.state import TrainState, with_variables
 from dmfer_jax.weights.face import FACE_WEIGHTS
 from dmfer_jax.weights.manifest import list_files
 from dmfer_jax.weights.matching import Match, match
@@ -36,20 +36,10 @@ class InitialWeights(NamedTuple):
     fitted: bool
 
     def put_into(self, state: TrainState) -> TrainState:
-        """Returns a first state with these weights, on the same devices; the rest stays as it is.
-
-        The moving average begins with them, too. The optimizer's state of a first step does not
-        depend on them.
-        """
+        """Returns a first state with these weights, see `with_variables`; the rest stays."""
         drawn = {"params": state.params, "batch_stats": state.batch_stats}
-        arrays = from_state_dict(to_state_dict(jax.device_get(drawn)) | self.taken)
-
-        def place() -> Any:
-            return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), arrays, drawn)
-
-        # Two copies: the step is given the buffers of its state, each once.
-        ema = None if state.ema is None else place()
-        return state.replace(**place(), ema=ema)
+        arrays = to_state_dict(jax.device_get(drawn)) | self.taken
+        return with_variables(state, from_state_dict(arrays))
 
 
 def read_initial_weights(
@@ -98,7 +88,7 @@ def read_initial_weights(
         print(f"weights from {path.name}, SHA-256 {record['sha256']}:")
         print("".join(f"  {line}\n" for line in found.lines()), end="")
         text = json.dumps(record, indent=2) + "\n"
-        plain_json.write_atomically(workdir / _RECORD, lambda part: part.write_text(text))
+        plain_json.write_text(workdir / _RECORD, text)
     return InitialWeights(found.taken, found.fitted)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from dmfer_jax.data import augment
 from dmfer_jax.models.resnet import BatchNorm
 from dmfer_jax.run import Run
-from dmfer_jax.state import TrainState
+from dmfer_jax.state import TrainState, with_variables
 
 _IMAGES = 2048
 """Images that are looked at: each has hundreds of positions, or nine in the last layers."""
@@ -47,14 +47,7 @@ def fit_backbone(run: Run, train_state: TrainState) -> TrainState:
     count = min(-(-_IMAGES // size), len(run.train) // size)
     images = (batch["image"] for batch in itertools.islice(batches, count))
     variables = {"params": train_state.params, "batch_stats": train_state.batch_stats}
-    fitted = fit_statistics(run.model, variables, images, "backbone")
-
-    def place() -> Any:
-        return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), fitted, variables)
-
-    # Two copies: the step is given the buffers of its state, each once.
-    ema = None if train_state.ema is None else place()
-    return train_state.replace(**place(), ema=ema)
+    return with_variables(train_state, fit_statistics(run.model, variables, images, "backbone"))
 
 
 def fit_statistics(

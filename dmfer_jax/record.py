@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict
 
-from dmfer_jax import command, reproduce
-from dmfer_jax.config import find_config, get_config
+from dmfer_jax import command, reproduce, run_folder
+from dmfer_jax.config import find_config
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import plain_json, result_tables, rows
 from dmfer_jax.reporting.report import read_report
@@ -39,9 +38,7 @@ def add_report(report_path: Path, config_path: str, variant: str, out: Path) -> 
     if report_path.is_dir():
         report_path = report_path / "report.json"
     report = read_report(report_path)
-    config = get_config()  # fields that were not there yet have their defaults
-    config.update(report["config"])
-    _restore_tuples(config, get_config())
+    config = run_folder.complete(report["config"])
     path = find_config(config_path)
     added = rows.rows_of_report(
         {**report, "config": config.to_dict()},
@@ -52,16 +49,6 @@ def add_report(report_path: Path, config_path: str, variant: str, out: Path) -> 
     )
     rows.append_rows(out, added)
     return len(added)
-
-
-def _restore_tuples(config: ConfigDict, like: ConfigDict) -> None:
-    """Makes tuples of what JSON has as lists."""
-    for field, value in like.items():
-        if isinstance(value, ConfigDict):
-            _restore_tuples(config[field], value)
-        elif isinstance(value, tuple):
-            with config.ignore_type():
-                config[field] = tuple(config[field])
 
 
 def update_page(page: Path) -> None:
@@ -81,7 +68,7 @@ def update_page(page: Path) -> None:
         made = result_tables.render_page(text, lambda name: rows.read_rows(page.parent / name))
     except UserError as error:
         raise UserError(f"{page}: {error}") from error
-    plain_json.write_atomically(page, lambda part: part.write_text(made, encoding="utf-8"))
+    plain_json.write_text(page, made)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dmfer_jax.config import load_config
-from dmfer_jax.run_folder import MAY_CHANGE, flatten
+from dmfer_jax.run_folder import MAY_CHANGE, flatten, list_fields
 
 
 def config_digest(config: ConfigDict | Mapping[str, Any]) -> str:
@@ -39,7 +39,7 @@ def override_flags(path: str, config: ConfigDict) -> list[str]:
       path: of the config file.
       config: which is to come out.
     """
-    before, now = (_leaves(one) for one in (load_config(path), config))
+    before, now = (list_fields(one) for one in (load_config(path), config))
     return [
         f"--config.{field}={value}" for field, value in now.items() if value != before.get(field)
     ]
@@ -73,14 +73,3 @@ def _quote(text: str) -> str:
     if "'" in text and not re.search(r'["$`!\\]', text):
         return f'"{text}"'
     return shlex.quote(text)
-
-
-def _leaves(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """The fields as {"loss.margin": 0.2, ...}, with tuples as they are."""
-    leaves: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, ConfigDict):
-            leaves |= _leaves(value, f"{prefix}{key}.")
-        else:
-            leaves[prefix + key] = value
-    return leaves

@@ -24,7 +24,7 @@ def save_config(workdir: Path, config: ConfigDict) -> None:
         check_same_config(workdir, _read_config(path), config)
         return
     text = json.dumps(json.loads(config.to_json_best_effort()), indent=2) + "\n"
-    plain_json.write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    plain_json.write_text(path, text)
 
 
 def check_same_config(holder: Path, old: ConfigDict | dict[str, Any], config: ConfigDict) -> None:
@@ -52,9 +52,7 @@ def find_differences(old: ConfigDict | dict[str, Any], config: ConfigDict) -> li
       old: fields that were not there yet have their defaults.
       config: of now.
     """
-    known = get_config()
-    known.update(old)
-    before, now = (flatten(one) for one in (known, config))
+    before, now = (flatten(one) for one in (complete(old), config))
     return [
         f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
@@ -64,18 +62,32 @@ def find_differences(old: ConfigDict | dict[str, Any], config: ConfigDict) -> li
 
 def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
     """Returns a config as {"loss.margin": 0.2, ...}, of values that JSON has."""
-
-    def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        leaves: dict[str, Any] = {}
-        for key, value in tree.items():
-            if isinstance(value, dict):
-                leaves |= flat(value, f"{prefix}{key}.")
-            else:
-                leaves[prefix + key] = value
-        return leaves
-
     whole = config if isinstance(config, ConfigDict) else ConfigDict(config)
-    return flat(json.loads(whole.to_json_best_effort()))
+    return list_fields(json.loads(whole.to_json_best_effort()))
+
+
+def list_fields(config: ConfigDict | dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns a config as {"loss.margin": 0.2, ...}, of values as they are."""
+    fields: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, (ConfigDict, dict)):
+            fields |= list_fields(value, f"{prefix}{key}.")
+        else:
+            fields[prefix + key] = value
+    return fields
+
+
+def complete(config: ConfigDict | dict[str, Any]) -> ConfigDict:
+    """Returns a config that was kept, such as that of a report, with the types of now.
+
+    Fields that were not there yet get their defaults, which do what it did.
+
+    Raises:
+      KeyError, TypeError: it has a field, or a value, that no config has.
+    """
+    known = get_config()
+    known.update(config)
+    return known
 
 
 def load_config(workdir: Path) -> ConfigDict:
@@ -91,17 +103,15 @@ def load_config(workdir: Path) -> ConfigDict:
 
 
 def _read_config(path: Path) -> ConfigDict:
-    """A run's config; fields that were not there yet get their defaults, which do what it did."""
-    config = get_config()
+    """A run's config, as of `complete`."""
     try:
-        config.update(json.loads(path.read_text(encoding="utf-8")))
+        return complete(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{path} is damaged or was not written by this program ({reason}). The config stands "
             "in each checkpoint's checkpoint.json, too, under note.config: copy it from there."
         ) from error
-    return config
 
 
 MAY_CHANGE = (

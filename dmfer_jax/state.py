@@ -46,6 +46,22 @@ class TrainState(flax.struct.PyTreeNode):
         return self.params.get("centers", self.centers)
 
 
+def with_variables(state: TrainState, variables: Any) -> TrainState:
+    """Returns a first state with other {"params", "batch_stats"}, on the devices that it is on.
+
+    The moving average begins with them, too. The optimizer's state of a first step does not depend
+    on them.
+    """
+    before = {"params": state.params, "batch_stats": state.batch_stats}
+
+    def place() -> Any:
+        return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), variables, before)
+
+    # Two copies: the step is given the buffers of its state, each once.
+    ema = None if state.ema is None else place()
+    return state.replace(**place(), ema=ema)
+
+
 def random_key(seed: int, name: str, step: int | jax.Array = 0) -> jax.Array:
     """Returns the random key of one use at one step; nothing random is ever carried along.
 

@@ -54,7 +54,7 @@ class ChannelSelfAttention(nn.Module):
 
         q, k, v = project("query"), project("key"), project("value")
         # In float32: a cosine of bfloat16 sums would lose what the temperature then magnifies.
-        q, k = (_unit(y.astype(_long(y))) for y in (q, k))
+        q, k = (unit(y.astype(_long(y))) for y in (q, k))
         tau = self.param("temperature", nn.initializers.ones, (self.heads, 1, 1), jnp.float32)
         return x + _attend(q, k, v, tau).transpose(0, 3, 1, 2).reshape(n, h, w, c)
 
@@ -118,5 +118,6 @@ def _long(y: Array) -> Any:
     return jnp.promote_types(y.dtype, jnp.float32)
 
 
-def _unit(y: Array) -> Array:
-    return y * jax.lax.rsqrt(jnp.maximum(jnp.sum(y * y, axis=-1, keepdims=True), 1e-12))
+def unit(y: Array, axis: int = -1) -> Array:
+    """Returns vectors of length 1 along an axis; a zero vector stays zero."""
+    return y * jax.lax.rsqrt(jnp.maximum(jnp.sum(y * y, axis=axis, keepdims=True), 1e-12))

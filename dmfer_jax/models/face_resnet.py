@@ -10,10 +10,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from dmfer_jax.models.pooling import max_pool
-from dmfer_jax.models.resnet import ConvNorm
+from dmfer_jax.models.resnet import ConvNorm, run_stages
 
 BLOCKS = (3, 4, 3, 3)
 """Blocks in each stage."""
@@ -75,14 +75,8 @@ class FaceResNet(nn.Module):
         learns = train and not self.frozen_stages
         x = ConvNorm(base, 7, 2, padding=0, name="stem", **types)(x, learns)  # [n, 53, 53, 32]
         x = max_pool(x, margin=0)  # [n, 26, 26, 32]
-        stages = []
-        for stage, count in enumerate(BLOCKS):
-            learns = train and stage >= self.frozen_stages
-            for index in range(count):
-                down = stage > 0 and index == 0
-                name = f"stage{stage + 1}_block{index + 1}"
-                x = FaceBlock(base * 2**stage, down, name=name, **types)(x, learns)
-            if stage < self.frozen_stages:
-                x = lax.stop_gradient(x)  # so that XLA leaves the backward pass below away
-            stages.append(x)
-        return tuple(stages)
+
+        def make_block(stage: int, down: bool, name: str) -> FaceBlock:
+            return FaceBlock(base * 2**stage, down, name=name, **types)
+
+        return run_stages(x, train, BLOCKS, self.frozen_stages, make_block)

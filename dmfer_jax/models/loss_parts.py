@@ -4,10 +4,10 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 
+from dmfer_jax.models.channel_attention import unit
 from dmfer_jax.models.resnet import ConvNorm
 
 
@@ -31,7 +31,7 @@ class CosineHead(nn.Module):
         # Of length about 1: the longer a w_j is, the less a step turns it.
         init = nn.initializers.lecun_normal()
         kernel = self.param("kernel", init, (x.shape[-1], self.classes), self.param_dtype)
-        return self.scale * (_unit(x, axis=-1) @ _unit(kernel, axis=0))
+        return self.scale * (unit(x, axis=-1) @ unit(kernel, axis=0))
 
 
 class AttentionNetwork(nn.Module):
@@ -65,8 +65,3 @@ class AttentionNetwork(nn.Module):
         y = nn.tanh(layer(64, relu=False, name="code")(y, train)).reshape(n, 64)
         y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
         return nn.sigmoid(nn.Dense(c, param_dtype=self.param_dtype, name="weights")(y))
-
-
-def _unit(x: Array, axis: int) -> Array:
-    squared = jnp.sum(jnp.square(x), axis=axis, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.maximum(squared, 1e-12))

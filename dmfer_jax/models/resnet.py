@@ -4,6 +4,7 @@ Padding, strides and BatchNorm constants are PyTorch's, so that its weights can 
 explicit padding, never SAME; momentum 0.9 here is 0.1 there.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -143,18 +144,44 @@ class ResNet(nn.Module):
             x = max_pool(x)  # [n, h/4, w/4, 64]
         else:
             x = ConvNorm(base, 3, self.stem_stride, name="stem", **types)(x, learns)
-        stages = []
-        for stage, count in enumerate(self.blocks):
-            learns = train and stage >= self.frozen_stages
-            for index in range(count):
-                stride = 2 if stage > 0 and index == 0 else 1
-                name = f"stage{stage + 1}_block{index + 1}"
-                block = Block(base * 2**stage, stride, self.bottleneck, name=name, **types)
-                x = block(x, learns)
-            if stage < self.frozen_stages:
-                x = lax.stop_gradient(x)  # so that XLA leaves the backward pass below away
-            stages.append(x)
-        return tuple(stages)
+
+        def make_block(stage: int, down: bool, name: str) -> Block:
+            stride = 2 if down else 1
+            return Block(base * 2**stage, stride, self.bottleneck, name=name, **types)
+
+        return run_stages(x, train, self.blocks, self.frozen_stages, make_block)
+
+
+def run_stages(
+    x: Array,
+    train: bool,
+    blocks: Sequence[int],
+    frozen_stages: int,
+    make_block: Callable[[int, bool, str], nn.Module],
+) -> tuple[Array, ...]:
+    """Passes features through the blocks of a backbone, for use within its `__call__`.
+
+    Args:
+      x: what comes out of the stem.
+      train: as in `ResNet`.
+      blocks: how many each stage has.
+      frozen_stages: see `ResNet`.
+      make_block: takes the stage, counted from 0, whether the block makes maps half as large, which
+        the first one of every stage but the first does, and its name.
+
+    Returns:
+      The output of each stage.
+    """
+    stages = []
+    for stage, count in enumerate(blocks):
+        learns = train and stage >= frozen_stages
+        for index in range(count):
+            down = stage > 0 and index == 0
+            x = make_block(stage, down, f"stage{stage + 1}_block{index + 1}")(x, learns)
+        if stage < frozen_stages:
+            x = lax.stop_gradient(x)  # so that XLA leaves the backward pass below away
+        stages.append(x)
+    return tuple(stages)
 
 
 BACKBONES: dict[str, dict[str, Any]] = {

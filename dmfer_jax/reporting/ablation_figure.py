@@ -6,8 +6,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from dmfer_jax.reporting import drawing
-from dmfer_jax.reporting.ablation_table import Difference, Findings, mean_and_deviation
+from dmfer_jax.reporting.ablation_table import Difference, Findings
 from dmfer_jax.reporting.bootstrap import CONFIDENCE
+from dmfer_jax.reporting.cells import mean_and_deviation
 from dmfer_jax.reporting.rows import numbers
 
 

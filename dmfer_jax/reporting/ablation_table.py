@@ -16,6 +16,7 @@ from rich.console import Console
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import plain_json
 from dmfer_jax.reporting.bootstrap import CONFIDENCE, METRICS, Interval, compare
+from dmfer_jax.reporting.cells import difference_cell, markdown_table, mean_cell
 from dmfer_jax.reporting.console import print_table
 from dmfer_jax.reporting.predictions import Predictions
 from dmfer_jax.reporting.rows import numbers
@@ -136,22 +137,13 @@ def write_findings(folder: Path, findings: Findings) -> None:
         lines.append(f"| `{name}`{' (baseline)' * (name == findings.baseline)} | {text or '-'} |")
     for split in findings.splits:
         for title, header, cells in _tables(findings, split):
-            lines += ["", f"**{title}**", "", f"| {' | '.join(header)} |"]
-            lines.append("|---" + "|--:" * (len(header) - 1) + "|")
-            lines += [f"| {' | '.join([f'`{first}`', *rest])} |" for first, *rest in cells]
+            named = [[f"`{first}`", *rest] for first, *rest in cells]
+            lines += ["", f"**{title}**", "", *markdown_table(header, named)]
     lines += ["", *(f"- {note}" for note in _notes(findings)), ""]
-    text = "\n".join(lines)
-    plain_json.write_atomically(
-        folder / "table.md", lambda part: part.write_text(text, encoding="utf-8")
-    )
+    plain_json.write_text(folder / "table.md", "\n".join(lines))
     plain_json.write_atomically(
         folder / "differences.csv", lambda part: _write_differences(part, findings)
     )
-
-
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
-    """Returns the mean, and the standard deviation of a sample; None of one value."""
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 DIFFERENCE_COLUMNS = (
@@ -214,7 +206,10 @@ def _tables(findings: Findings, split: str) -> list[tuple[str, Sequence[str], li
         for name in findings.variants:
             of_variant = [row for row in rows if row["variant"] == name]
             if of_variant:
-                values = [_mean_cell(numbers(of_variant, column)) for column in columns]
+                values = [
+                    mean_cell([100 * value for value in numbers(of_variant, column)])
+                    for column in columns
+                ]
                 cells.append([name, f"{len(of_variant)}", *values])
         title = f"{split}, {_RULES.get(rule, rule.replace('-', ' '))}, percent"
         if rule == f"best-on-{split}":
@@ -222,7 +217,7 @@ def _tables(findings: Findings, split: str) -> list[tuple[str, Sequence[str], li
         tables.append((title, ["variant", "seeds", *columns.values()], cells))
     cells = [
         [one.variant, f"{len(one.seeds)}{'*' * (len(one.seeds) == 1)}"]
-        + [_difference_cell(one.intervals[metric]) for metric in METRICS[:2]]
+        + [difference_cell(one.intervals[metric]) for metric in METRICS[:2]]
         for one in findings.differences
         if one.split == split
     ]
@@ -234,18 +229,6 @@ def _tables(findings: Findings, split: str) -> list[tuple[str, Sequence[str], li
 
 
 _RULES = {"last": "last epoch"}
-
-
-def _mean_cell(values: Sequence[float]) -> str:
-    if not values:
-        return "-"
-    mean, deviation = mean_and_deviation(values)
-    return f"{100 * mean:.2f}" + ("" if deviation is None else f"±{100 * deviation:.2f}")
-
-
-def _difference_cell(interval: Interval) -> str:
-    value, low, high = (100 * one for one in interval)
-    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def _notes(findings: Findings) -> list[str]:

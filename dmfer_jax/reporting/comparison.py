@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from dmfer_jax.reporting import ablation_table, plain_json
-from dmfer_jax.reporting.ablation_table import Difference, mean_and_deviation
+from dmfer_jax.reporting.ablation_table import Difference
 from dmfer_jax.reporting.bootstrap import CONFIDENCE
+from dmfer_jax.reporting.cells import difference_cell, markdown_table, mean_cell
 from dmfer_jax.reporting.console import number, print_table
 from dmfer_jax.reporting.report import main_split
 from dmfer_jax.reporting.rows import COLUMNS, numbers
@@ -156,13 +157,11 @@ def write_comparison(folder: Path, found: Comparison) -> None:
     """Writes `table.md`, `compare.csv` (the rows of results) and `costs.csv`."""
     lines: list[str] = []
     for title, header, cells in _tables(found):
-        lines += [f"**{title}**", "", f"| {' | '.join(header)} |"]
-        lines.append("|---" + "|--:" * (len(header) - 1) + "|")
-        lines += [*(f"| {' | '.join(row)} |" for row in cells), ""]
+        lines += [f"**{title}**", "", *markdown_table(header, cells), ""]
     lines += [f"- {note}" for note in _notes(found)]
-    _write(folder / "table.md", "\n".join(lines) + "\n")
-    _write(folder / "compare.csv", _as_csv(COLUMNS, found.rows))
-    _write(folder / "costs.csv", _as_csv(COST_COLUMNS, found.costs))
+    plain_json.write_text(folder / "table.md", "\n".join(lines) + "\n")
+    plain_json.write_text(folder / "compare.csv", _as_csv(COLUMNS, found.rows))
+    plain_json.write_text(folder / "costs.csv", _as_csv(COST_COLUMNS, found.costs))
 
 
 def _tables(found: Comparison) -> list[tuple[str, list[str], list[list[str]]]]:
@@ -193,7 +192,7 @@ def _score_cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
     cells = [
         [system, rule, str(len(of)) if rule != PREDICTIONS else "-"]
         + [
-            _mean([factor * value for value in numbers(of, key)], digits)
+            mean_cell([factor * value for value in numbers(of, key)], digits)
             for key, (_, factor, digits) in columns.items()
         ]
         for (system, rule), of in _grouped(rows).items()
@@ -206,8 +205,7 @@ def _difference_cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
     cells = []
     for one in found.differences:
         if one.split == found.split:
-            points = [[100 * value for value in one.intervals[key]] for key in names]
-            shown = [f"{value:+.2f} [{low:+.2f}, {high:+.2f}]" for value, low, high in points]
+            shown = [difference_cell(one.intervals[key]) for key in names]
             cells.append([one.variant, str(len(one.seeds)), *shown])
     return ["system", "seeds", *names.values()], cells
 
@@ -248,7 +246,7 @@ def _cost_cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
         for key, (_, factor, digits) in columns.items():
             values = [factor * cost[key] for cost in of if cost[key] is not None]
             some = f" ({len(values)}/{len(of)})" if 0 < len(values) < len(of) else ""
-            shown.append(_mean(values, digits, deviation=False) + some)
+            shown.append(mean_cell(values, digits, between="") + some)
         cells.append(shown)
     return ["system", "M params", *(name for name, _, _ in columns.values())], cells
 
@@ -262,15 +260,7 @@ def _grouped(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
 
 
 def _mean_percent(rows: Sequence[Row], column: str) -> str:
-    return _mean([100 * value for value in numbers(rows, column)], 2)
-
-
-def _mean(values: Sequence[float], digits: int, deviation: bool = True) -> str:
-    if not values:
-        return "-"
-    mean, spread = mean_and_deviation(values)
-    shown = f"±{number(spread, digits)}" if deviation and spread is not None else ""
-    return number(mean, digits) + shown
+    return mean_cell([100 * value for value in numbers(rows, column)], 2)
 
 
 def _notes(found: Comparison) -> list[str]:
@@ -304,7 +294,3 @@ def _as_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     lines.writeheader()
     lines.writerows(rows)
     return text.getvalue()
-
-
-def _write(path: Path, text: str) -> None:
-    plain_json.write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))

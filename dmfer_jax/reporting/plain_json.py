@@ -37,6 +37,11 @@ def dump_line(value: Any) -> str:
     return json.dumps(to_plain(value), ensure_ascii=False, allow_nan=False)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a text in UTF-8; the file is whole or not there, as of `write_atomically`."""
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
     """Lets `write` make the file under another name and moves it to its place when it is whole.
 

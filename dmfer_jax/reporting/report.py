@@ -76,7 +76,7 @@ def write_report(path: str | os.PathLike[str], report: Mapping[str, Any]) -> Non
     """
     text = json.dumps(plain_json.to_plain(report), indent=2, ensure_ascii=False, allow_nan=False)
     text = _join_number_lists(text) + "\n"
-    plain_json.write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    plain_json.write_text(path, text)
 
 
 def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:

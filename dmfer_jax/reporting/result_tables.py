@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from dmfer_jax.errors import UserError
+from dmfer_jax.reporting.cells import markdown_table, mean_cell
 from dmfer_jax.reporting.rows import numbers
 
 _BLOCK = re.compile(
@@ -72,8 +73,7 @@ def render_table(rows: Sequence[Mapping[str, str]]) -> str:
     for row in rows:
         if row["epoch_rule"] == "last":
             groups.setdefault((*(row[name] for name in _NAMES), row["split"]), []).append(row)
-    lines = [f"| {' | '.join(_HEADER)} |", "|---|---" + "|--:" * (len(_HEADER) - 2) + "|"]
-    lines += [f"| {' | '.join(_cells(group))} |" for group in groups.values()]
+    lines = markdown_table(_HEADER, [_cells(group) for group in groups.values()], texts=2)
     commands: dict[str, str] = {}
     for group in groups.values():
         others = f" (and seeds {', '.join(row['seed'] for row in group[1:])})" * (len(group) > 1)
@@ -88,15 +88,17 @@ def _run(row: Mapping[str, str]) -> str:
 def _cells(group: Sequence[Mapping[str, str]]) -> list[str]:
     first = group[0]
     labels = f", {first['protocol']}" if first["protocol"] else ""
-    hours = numbers(group, "hours")
     return [
         _run(first),
         f"{first['dataset']} {first['split']}{labels}",
         f"{int(first['images']):,}",
         first["epoch"],
-        *(_percent(numbers(group, column)) for column in _PERCENT),
+        *(
+            mean_cell([100 * value for value in numbers(group, column)], between=" ± ")
+            for column in _PERCENT
+        ),
         str(len(group)),
-        f"{sum(hours) / len(hours):.2f}" if hours else "-",
+        mean_cell(numbers(group, "hours"), between=""),
     ]
 
 
@@ -107,14 +109,3 @@ _PERCENT = (
     "macro_f1",
     "stress_accuracy",
 )
-
-
-def _percent(values: Sequence[float]) -> str:
-    """Mean and standard deviation of fractions, in percent."""
-    if not values:
-        return "-"
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return f"{100 * mean:.2f}"
-    deviation = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
-    return f"{100 * mean:.2f} ± {100 * deviation:.2f}"

@@ -62,7 +62,7 @@ class JsonlLog:
     def __init__(self, path: str | os.PathLike[str], resume_step: int):
         kept = [row for row in read_jsonl(path) if row["step"] <= resume_step]
         text = "".join(f"{plain_json.dump_line(row)}\n" for row in kept)
-        plain_json.write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+        plain_json.write_text(path, text)
         self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 (closed by close)
 
     def write(self, step: int, **values: Any) -> None:

@@ -1,0 +1,49 @@
+"""Tables of results in Markdown, and what stands in their cells."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dmfer_jax.reporting.bootstrap import Interval
+from dmfer_jax.reporting.console import number
+
+
+def markdown_table(
+    header: Sequence[str], cells: Sequence[Sequence[str]], texts: int = 1
+) -> list[str]:
+    """Returns the lines of a table.
+
+    Args:
+      header: names of the columns.
+      cells: of each row.
+      texts: how many columns, from the first on, hold text; the others are numbers, to the right.
+    """
+    rule = "|---" * texts + "|--:" * (len(header) - texts) + "|"
+    first, *rest = (f"| {' | '.join(row)} |" for row in [header, *cells])
+    return [first, rule, *rest]
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
+    """Returns the mean, and the standard deviation of a sample; None of one value."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def mean_cell(values: Sequence[float], digits: int = 2, *, between: str = "±") -> str:
+    """Returns the mean, and of two values or more the standard deviation of the sample, as text.
+
+    Args:
+      values: to show; "-" stands for none.
+      digits: behind the point.
+      between: what parts the two; "" leaves the deviation away.
+    """
+    if not values:
+        return "-"
+    mean, deviation = mean_and_deviation(values)
+    spread = f"{between}{number(deviation, digits)}" if between and deviation is not None else ""
+    return number(mean, digits) + spread
+
+
+def difference_cell(interval: Interval) -> str:
+    """Returns a difference in points, and the interval that it may lie in."""
+    value, low, high = (100 * one for one in interval)
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
