@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dmfer_jax.data import augment
 from dmfer_jax.models.face_resnet import FaceResNet
@@ -49,6 +50,9 @@ def test_the_function_stays_and_the_statistics_are_those_of_the_images():
         strict=True,
     ):
         np.testing.assert_allclose(own, kept, rtol=1e-3, atol=1e-3, err_msg=str(path))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(fitted["params"]["backbone"]):
+        if path[-1].key == "kernel":  # as large as random ones, which He et al. draw
+            assert np.mean(leaf**2) == pytest.approx(2 / np.prod(leaf.shape[:-1]), rel=1e-5)
     for collection in ("params", "batch_stats"):
         for leaf, value in variables[collection]["norm"].items():
             np.testing.assert_array_equal(fitted[collection]["norm"][leaf], value)
