@@ -206,7 +206,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _say_what_was_done(listed: Listed, counts: Counts, there: int) -> None:
-    told = [f"looked at {counts.looked_at:,}: {counts.faces:,} faces"]
+    told = [f"{counts.looked_at:,} photos or videos, {counts.faces:,} faces"]
     if there:
         told.append(f"{there:,} were there already")
     if counts.failed:
@@ -215,7 +215,7 @@ def _say_what_was_done(listed: Listed, counts: Counts, there: int) -> None:
         told.append(f"{len(listed.unreadable):,} folders could not be listed")
     if others := listed.passed_over:
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(4))
-        told.append(f"{others.total():,} files in folders are no photos ({kinds})")
+        told.append(f"passed over in folders: {kinds}")
     print("; ".join(told), file=sys.stderr)
 
 

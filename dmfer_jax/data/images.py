@@ -121,6 +121,11 @@ def _open_header(encoded: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(encoded))
     except UnidentifiedImageError as error:
         raise ValueError(f"it is no image; it begins with {encoded[:16]!r}") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; at most "
+            f"{MAX_PIXELS:,} make sense"
+        ) from error
     except MemoryError:
         raise
     except Exception as error:  # see open_image
