@@ -36,7 +36,8 @@ def read_frames(source: Path | int) -> Iterator[VideoFrame]:
     Raises:
       UserError: there is no such file or camera, or it gives no frame.
     """
-    cv2.setLogLevel(0)  # its complaints name no file; ours do
+    # Its complaints name no file; ours do.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     name = f"camera {source}" if isinstance(source, int) else str(source)
     if isinstance(source, Path):
         try:
