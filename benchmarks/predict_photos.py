@@ -12,7 +12,6 @@ import argparse
 import csv
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -123,7 +122,9 @@ def main() -> None:
         report = measure(photos, options, Path(scratch))
     one, whole = report["one_command_each"], report["folder"]
     rate = report["count"] / whole["seconds"]
-    print(f"{rate:.1f} photos/s, {rate * one['seconds'] / one['photos']:.1f} times one command each")
+    print(
+        f"{rate:.1f} photos/s, {rate * one['seconds'] / one['photos']:.1f} times one command each"
+    )
     inside = report["in_process"]
     print(
         f"stream is {inside['calls_seconds'] / inside['stream_seconds']:.2f} times as fast as calls"
@@ -139,10 +140,9 @@ def main() -> None:
 def measure(photos: Sequence[Path], options: Any, scratch: Path) -> dict[str, Any]:
     """Returns all measurements, as `main` prints them."""
     made = make_folder(photos, scratch / "all", options.count)
-    tenth = make_folder(photos, scratch / "tenth", max(options.count // 10, 1))
+    make_folder(photos, scratch / "tenth", max(options.count // 10, 1))
     model = f"--model={options.model}"
-    run_command([str(made[0]), model])  # so that all others find the network compiled
-    run_command([str(scratch / "all"), model, f"--out={scratch / 'first.csv'}"], kill_at=1)
+    run_command([str(made[0]), model])  # so that the single ones find the network compiled
     whole = run_command([str(scratch / "all"), model, f"--out={scratch / 'whole.csv'}"])
     size = (scratch / "whole.csv").stat().st_size
     again = [str(scratch / "all"), model, f"--out={scratch / 'killed.csv'}"]
@@ -165,7 +165,6 @@ def measure(photos: Sequence[Path], options: Any, scratch: Path) -> dict[str, An
             "same_rows": read_labels(scratch / "killed.csv") == labels,
             "photos": len({photo for photo, _ in labels}),
         },
-        "own_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 

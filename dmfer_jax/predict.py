@@ -11,14 +11,12 @@ all was read; 1 if some photos could not be, whose rows say why; 2 if the comman
 
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import flags
 from rich.console import Console
 
@@ -37,7 +35,8 @@ from dmfer_jax.video import read_frames
 DEFAULT_MODEL = "ferplus-small"
 
 _MANY = 200
-"""Photos from which compiling for 64 faces at a time pays; for one face it takes half as long."""
+"""Photos from which 64 faces at a time pay. Compiling for one takes less, and it is all that a few
+photos wait for: the next ones are read meanwhile."""
 
 Drawn = face_drawing.DrawnFiles
 
@@ -191,8 +190,6 @@ def main(argv: Sequence[str]) -> None:
     drawn = Drawn(Path(options.draw), listed.photos + listed.videos) if options.draw else None
     buckets = (64,) if len(listed.photos) >= _MANY else (1,)
     model = dmfer_jax.load(options.model, buckets=buckets, finder=FaceFinder(options.side))
-    # Compiling takes seconds, in which the first photos are read and their faces found.
-    threading.Thread(target=model.predictor.warm_up, daemon=True).start()
     with open_rows(options.out, options.format, model.class_names, drawn) as output:
         there = len(output.done)
         aligned = options.aligned
@@ -206,13 +203,13 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _say_what_was_done(listed: Listed, counts: Counts, there: int) -> None:
-    told = [f"{counts.looked_at:,} photos or videos, {counts.faces:,} faces"]
+    told = [f"photos and videos: {counts.looked_at:,}, faces: {counts.faces:,}"]
     if there:
-        told.append(f"{there:,} were there already")
+        told.append(f"there already: {there:,}")
     if counts.failed:
-        told.append(f"{counts.failed:,} could not be read, see their rows")
+        told.append(f"could not be read: {counts.failed:,} (their rows say why)")
     if listed.unreadable:
-        told.append(f"{len(listed.unreadable):,} folders could not be listed")
+        told.append(f"folders that could not be listed: {len(listed.unreadable):,}")
     if others := listed.passed_over:
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(4))
         told.append(f"passed over in folders: {kinds}")
@@ -239,9 +236,11 @@ def _face(face: Face, track: int | None) -> dict[str, Any]:
     return {
         "track": track,
         "expression": face.expression,
-        "probabilities": face.probabilities,
+        "probabilities": {name: round(value, 7) for name, value in face.probabilities.items()},
         "box": [round(edge, 2) for edge in face.box],
-        "landmarks": None if face.landmarks is None else np.round(face.landmarks, 2).tolist(),
+        "landmarks": None
+        if face.landmarks is None
+        else face.landmarks.astype(float).round(2).tolist(),
         "score": None if face.score is None else round(face.score, 4),
     }
 

@@ -144,10 +144,10 @@ def test_smoothing_forgets_by_the_time_and_not_by_the_frame():
     ends = []
     for frames in (1, 10):
         tracks = Tracks()
-        tracks.follow([make_face(0, 1.0)], 0.0)
+        followed = tracks.follow([make_face(0, 1.0)], 0.0)
         for frame in range(1, frames + 1):
             seconds = SMOOTHING_SECONDS * frame / frames
-            (one,) = tracks.follow([make_face(0, 0.0)], seconds)
-        ends.append(one.face.probabilities["happy"])
-        assert one.face.expression == "sad"
+            followed = tracks.follow([make_face(0, 0.0)], seconds)
+        ends.append(followed[0].face.probabilities["happy"])
+        assert followed[0].face.expression == "sad"
     assert ends == pytest.approx([np.exp(-1)] * 2)
