@@ -216,12 +216,16 @@ def cut_out(photo: np.ndarray, frame: Frame, size: int) -> np.ndarray:
       uint8 `[size, size]` or `[size, size, c]`.
     """
     pixels = min(max(round(frame.side), 1), _MOST_CUT)
-    corners = frame.to_photo(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    corners = frame.to_photo(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
     across, down = (corners[1] - corners[0]) / pixels, (corners[2] - corners[0]) / pixels
-    # OpenCV counts pixels by their middles.
-    first = corners[0] + (across + down) / 2 - 0.5
+    # OpenCV turns no image of 2^15 pixels on a side, so it gets the part around the frame.
+    most = np.array([photo.shape[1], photo.shape[0]])
+    start = np.clip(np.floor(corners.min(0)).astype(int) - 2, 0, most - 1)
+    stop = np.clip(np.ceil(corners.max(0)).astype(int) + 2, start + 1, most)
+    # And it counts pixels by their middles.
+    first = corners[0] + (across + down) / 2 - 0.5 - start
     cut = cv2.warpAffine(
-        photo,
+        photo[start[1] : stop[1], start[0] : stop[0]],
         np.column_stack([across, down, first]),
         (pixels, pixels),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,

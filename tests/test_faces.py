@@ -131,3 +131,11 @@ def test_beyond_the_edge_the_outermost_pixels_go_on():
 def test_option_out_of_range_is_refused(options, message):
     with pytest.raises(UserError, match=message):
         FaceFinder(**options)
+
+
+def test_cut_does_not_depend_on_how_long_the_photo_is():
+    image = np.random.default_rng(0).integers(0, 256, (220, 200), np.uint8)
+    panorama = np.zeros((220, 40_000), np.uint8)
+    panorama[:, -200:] = image
+    found = cut_out(panorama, Frame(39_900, 110, 90, 0.5), 48)
+    np.testing.assert_array_equal(found, cut_out(image, Frame(100, 110, 90, 0.5), 48))
