@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dmfer_jax.predictor import Predictor
+    from dmfer_jax.expression_model import ExpressionModel
 
 __version__ = "0.1.0"
 
@@ -15,17 +15,22 @@ IMPORTED_AT = time.monotonic()
 """When a command began: it imports this package before anything else."""
 
 
-def load(model: str, **options: Any) -> "Predictor":
-    """Returns a predictor of a trained network.
+def load(model: str, **options: Any) -> "ExpressionModel":
+    """Returns a trained network that tells the expressions of the faces in photos.
+
+    >>> model = dmfer_jax.load("model.safetensors")  # doctest: +SKIP
+    >>> faces = model("photo.jpg")  # doctest: +SKIP
+    >>> faces[0].expression  # doctest: +SKIP
+    'happiness'
 
     Args:
       model: the name of a model that this package carries, or the path of a file that
         `python -m dmfer_jax.export` wrote.
-      **options: of `loading.load_predictor`.
+      **options: of `loading.load_model`.
 
     Raises:
       UserError: there is no such model, or the file cannot be used.
     """
     from dmfer_jax import loading
 
-    return loading.load_predictor(loading.find_model(model), **options)
+    return loading.load_model(model, **options)

@@ -22,15 +22,17 @@ from dmfer_jax.data.images import quiet_decoder
 from dmfer_jax.errors import UserError
 
 
-def run(main: Callable[[Sequence[str]], Any]) -> None:
+def run(main: Callable[[Sequence[str]], Any], *, takes_files: bool = False) -> None:
     """Runs an entry point whose flags are defined.
 
     An error of the user's is one line on stderr and status 2; Ctrl-C is status 130.
 
     Args:
-      main: takes the arguments that are no flags.
+      main: takes the arguments that are no flags, behind the command's name.
+      takes_files: whether there may be any; flags may stand before and behind them.
     """
-    app.run(lambda argv: _guarded(main, argv), flags_parser=_parse)
+    flags.FLAGS.set_gnu_getopt(takes_files)
+    app.run(lambda argv: _guarded(main, argv, takes_files), flags_parser=_parse)
 
 
 def printable(text: str) -> str:
@@ -44,10 +46,10 @@ def printable(text: str) -> str:
     return re.sub("[\0-\x09\x0b-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], text)
 
 
-def _guarded(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> None:
+def _guarded(main: Callable[[Sequence[str]], Any], argv: Sequence[str], takes_files: bool) -> None:
     _quiet_libraries()
     _keep_compiled()
-    if argv[1:]:
+    if argv[1:] and not takes_files:
         _fail(f"'{argv[1]}' is no flag; flags look like --name=value")
     try:
         main(argv)

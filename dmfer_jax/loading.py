@@ -1,4 +1,4 @@
-"""Makes a predictor of a portable file: what it says of itself is all that is needed."""
+"""Makes a model of a portable file: what it says of itself is all that is needed."""
 
 import math
 import os
@@ -14,6 +14,8 @@ from dmfer_jax import state
 from dmfer_jax.config import get_config, validate
 from dmfer_jax.data import preprocessing
 from dmfer_jax.errors import UserError
+from dmfer_jax.expression_model import ExpressionModel
+from dmfer_jax.faces import FaceFinder
 from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.predictor import BUCKETS, Predictor
 from dmfer_jax.weights.portable import Manifest, load_portable
@@ -36,10 +38,30 @@ def find_model(model: str) -> Path:
         return packaged[model]
     if (path := Path(model).expanduser()).is_file():
         return path
+    if path.is_dir():
+        raise UserError(
+            f"{model} is a folder; if it is that of a run, write its model with `python -m "
+            f"dmfer_jax.export --workdir={model} --checkpoint=best --out=model.safetensors` and "
+            "give that file"
+        )
     raise UserError(
         f"there is no model {model!r}; it can be the path of a file that `python -m "
         f"dmfer_jax.export` wrote, or a model of this package: {', '.join(packaged) or 'none yet'}"
     )
+
+
+def load_model(model: str, *, finder: FaceFinder | None = None, **options: Any) -> ExpressionModel:
+    """Returns what tells the expressions of the faces in photos.
+
+    Args:
+      model: a name or a path, as of `find_model`.
+      finder: of faces; one as it comes if not given.
+      **options: of `load_predictor`.
+
+    Raises:
+      UserError: there is no such model, or the file cannot be used.
+    """
+    return ExpressionModel(load_predictor(find_model(model), **options), finder)
 
 
 def load_predictor(

@@ -61,6 +61,10 @@ class Predictor:
       dtype: to compute in; bfloat16 is faster on accelerators only.
       fold: whether BatchNorm is folded into the convolutions, which changes rounding only.
 
+    Attributes:
+      class_names: see above.
+      image_shape: height, width and channels of an image.
+
     Raises:
       UserError: the class names or the buckets do not fit.
     """
@@ -89,7 +93,7 @@ class Predictor:
             )
         self.class_names = tuple(class_names)
         self.buckets = tuple(sorted(set(buckets)))
-        self._image_shape = (image_size, image_size, channels)
+        self.image_shape = (image_size, image_size, channels)
         if fold and not model.folded:
             model, variables = fold_batch_norm(model, variables)
         self._model = model.clone(dtype=dtype)
@@ -101,7 +105,7 @@ class Predictor:
         )
         self._originals = jax.eval_shape(lambda: kept)
         if self._device.platform == "cpu":
-            kept = _transpose_multiplied(self._model, kept, self._image_shape)
+            kept = _transpose_multiplied(self._model, kept, self.image_shape)
         self._variables = jax.device_put(kept, self._device)
         options = compiler_options(self._device.platform)
         self._jitted = jax.jit(self._predict, compiler_options=options)
@@ -144,7 +148,7 @@ class Predictor:
         if bucket not in self._programs:  # whoever has a program need not wait for the lock
             with self._compiling:
                 if bucket not in self._programs:
-                    images = jax.ShapeDtypeStruct((bucket, *self._image_shape), jnp.uint8)
+                    images = jax.ShapeDtypeStruct((bucket, *self.image_shape), jnp.uint8)
                     # Nothing is donated: no output could take the place of the images.
                     lowered = self._jitted.lower(self._variables, images)
                     self._programs[bucket] = lowered.compile()
@@ -160,7 +164,7 @@ class Predictor:
         return jax.nn.softmax(outputs.logits), outputs.embedding
 
     def _check(self, images: Any) -> None:
-        expected = f"uint8 [n, {', '.join(map(str, self._image_shape))}]"
+        expected = f"uint8 [n, {', '.join(map(str, self.image_shape))}]"
         if not hasattr(images, "dtype") or not hasattr(images, "shape"):
             raise UserError(f"images are a {type(images).__name__}; expected an array {expected}")
         found = f"images are {images.dtype} {list(images.shape)}"
@@ -168,7 +172,7 @@ class Predictor:
             raise UserError(f"{found}; expected {expected}, pixels as in a file, from 0 to 255")
         if images.ndim == 3:
             raise UserError(f"{found}; expected {expected}: give one image as images[None]")
-        if images.shape[1:] != self._image_shape:
+        if images.shape[1:] != self.image_shape:
             raise UserError(f"{found}; expected {expected}, as the network was trained on")
 
 

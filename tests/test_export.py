@@ -86,9 +86,9 @@ def test_temperature_divides_the_logits_and_half_precision_only_rounds(
     out = tmp_path / "small.safetensors"
     export.export(finished[0], "best", out, half=True, temperature=2.5)
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
-    whole = dmfer_jax.load(str(exported), buckets=(4,))(images)
+    whole = dmfer_jax.load(str(exported), buckets=(4,)).predictor(images)
     monkeypatch.setattr(loading, "PRETRAINED", tmp_path)
-    small = dmfer_jax.load("small", buckets=(4,))(images)
+    small = dmfer_jax.load("small", buckets=(4,)).predictor(images)
     logits = np.log(whole.probabilities) / 2.5
     expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(small.probabilities, expected, atol=5e-3)

@@ -1,0 +1,275 @@
+"""Finds the faces in photos and videos and tells their expressions.
+
+  python -m dmfer_jax.predict photo.jpg
+  python -m dmfer_jax.predict holiday/ --out=faces.csv --draw=drawn/
+  python -m dmfer_jax.predict interview.mp4 --format=json
+  python -m dmfer_jax.predict --camera=0
+
+Nothing is downloaded and nothing is sent. docs/use.md describes the output. Ends with status 0 if
+all was read; 1 if some photos could not be, whose rows say why; 2 if the command itself is wrong.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from rich.console import Console
+
+import dmfer_jax
+from dmfer_jax import command
+from dmfer_jax.errors import UserError
+from dmfer_jax.expression_model import ExpressionModel, Face, Photo
+from dmfer_jax.faces import FaceFinder
+from dmfer_jax.photo_files import Listed, list_photos
+from dmfer_jax.photos import read_photo
+from dmfer_jax.reporting import face_drawing, face_rows
+from dmfer_jax.reporting.counting import counting
+from dmfer_jax.tracking import Tracks
+from dmfer_jax.video import read_frames
+
+DEFAULT_MODEL = "ferplus-small"
+
+_MANY = 200
+"""Photos from which 64 faces at a time pay. Compiling for one takes less, and it is all that a few
+photos wait for: the next ones are read meanwhile."""
+
+Drawn = face_drawing.DrawnFiles
+
+
+@dataclass
+class Counts:
+    """Of photos and videos, those of a run that this one goes on with included where it says so.
+
+    Attributes:
+      looked_at: in this run.
+      with_faces: in this run, photos and frames.
+      faces: in this run.
+      failed: that could not be read, in all runs.
+    """
+
+    looked_at: int = 0
+    with_faces: int = 0
+    faces: int = 0
+    failed: int = 0
+
+    def add(self, photo: Photo) -> None:
+        """Counts the faces of a photo or a frame."""
+        self.with_faces += bool(photo.faces)
+        self.faces += len(photo.faces)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where rows go.
+
+    Attributes:
+      write: takes a record of `face_rows`.
+      done: names of what is there already.
+      counts: of what was looked at.
+      drawn: where pictures go, if anywhere.
+    """
+
+    write: Callable[[face_rows.Record], None]
+    done: set[str]
+    counts: Counts
+    drawn: Drawn | None
+
+
+def predict_photos(
+    model: ExpressionModel, paths: Sequence[Path], output: Output, *, aligned: bool, bar: bool
+) -> None:
+    """Writes a row for each face of photos that is not there yet.
+
+    Args:
+      model: of `dmfer_jax.load`.
+      paths: of the photos.
+      output: where to.
+      aligned: whether they are crops of one face each.
+      bar: whether to show how far it is.
+    """
+    left = [path for path in paths if _name(path) not in output.done]
+    if not left:
+        return
+    batch = max(model.predictor.buckets)
+    shown = counting(Console(stderr=True), len(left), "photos") if bar else nullcontext(_nothing)
+    with shown as advance:
+        photos = model.stream(left, aligned=aligned, batch=batch)
+        for path, photo in zip(left, photos, strict=True):
+            record = _record(_name(path), photo)
+            if output.drawn and not photo.error:
+                rgb, scale, _ = read_photo(path)
+                image = face_drawing.draw_faces(rgb, record["faces"], scale)
+                output.drawn.save_photo(image, path)
+            output.write(record)
+            output.counts.looked_at += 1
+            output.counts.failed += bool(photo.error)
+            output.counts.add(photo)
+            advance(1)
+
+
+def predict_video(
+    model: ExpressionModel, source: Path | int, output: Output, *, aligned: bool
+) -> None:
+    """Writes a row for each face of each frame of a video, or of a camera until it ends.
+
+    Args:
+      model: of `dmfer_jax.load`.
+      source: a file, or the number of a camera.
+      output: where to.
+      aligned: whether frames are crops of one face each.
+    """
+    name = f"camera {source}" if isinstance(source, int) else _name(source)
+    if name in output.done:
+        return
+    tracks, video = Tracks(), None
+    output.counts.looked_at += 1
+    try:
+        for seconds, rgb, rate in read_frames(source):
+            followed = tracks.follow(model(rgb, aligned=aligned), seconds)
+            height, width = rgb.shape[:2]
+            photo = Photo([one.face for one in followed], width, height, "", "")
+            record = _record(name, photo, seconds, [one.track for one in followed])
+            if output.drawn:
+                video = video or output.drawn.open_video(source, rate)
+                video.write(face_drawing.draw_faces(rgb, record["faces"]))
+            output.write(record)
+            output.counts.add(photo)
+    except UserError as error:
+        output.counts.failed += 1
+        output.write(_record(name, Photo([], 0, 0, str(error), "")))
+    finally:
+        if video:
+            video.close()
+
+
+@contextmanager
+def open_rows(
+    out: str, form: str, class_names: Sequence[str], drawn: Drawn | None
+) -> Iterator[Output]:
+    """Yields where rows go.
+
+    Args:
+      out: the file; standard output if there is none.
+      form: "table", "csv" or "json"; nothing leaves it to the name of the file.
+      class_names: of the model.
+      drawn: where pictures go, if anywhere.
+
+    Raises:
+      UserError: the format does not fit the file, or what is in it.
+    """
+    form = form or (face_rows.SUFFIXES.get(Path(out).suffix.lower(), "") if out else "table")
+    if out and form not in ("csv", "json"):
+        raise UserError(
+            f"--out is {out}, and the format {form or 'is not known by it'}; expected a file that "
+            "ends in .csv or .json, or --format=csv or --format=json"
+        )
+    makers = {"csv": lambda: face_rows.Csv(class_names), "json": face_rows.Json}
+    rows: Any = makers.get(form, face_rows.Table)()
+    if not out:
+        print(rows.header, end="")
+        # A stranger's file name must not steer the terminal; JSON escapes what could by itself.
+        yield Output(lambda record: _print(rows.format(record)), set(), Counts(), drawn)
+        return
+    with face_rows.RowFile(Path(out), rows) as file:
+        yield Output(file.write, file.done, Counts(failed=file.failed), drawn)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Predicts what the arguments name."""
+    options, names = flags.FLAGS, argv[1:]
+    if not names and options.camera is None:
+        raise UserError("there is nothing to look at; name photos, folders or videos, or --camera")
+    listed = list_photos(names)
+    for reason in listed.unreadable:
+        print(f"error: {command.printable(reason)}", file=sys.stderr)
+    drawn = Drawn(Path(options.draw), listed.photos + listed.videos) if options.draw else None
+    buckets = (64,) if len(listed.photos) >= _MANY else (1,)
+    model = dmfer_jax.load(options.model, buckets=buckets, finder=FaceFinder(options.side))
+    with open_rows(options.out, options.format, model.class_names, drawn) as output:
+        there = len(output.done)
+        aligned = options.aligned
+        predict_photos(model, listed.photos, output, aligned=aligned, bar=bool(options.out))
+        cameras = [] if options.camera is None else [options.camera]
+        for source in [*listed.videos, *cameras]:
+            predict_video(model, source, output, aligned=aligned)
+    _say_what_was_done(listed, output.counts, there)
+    if output.counts.failed or listed.unreadable:
+        raise SystemExit(1)
+
+
+def _say_what_was_done(listed: Listed, counts: Counts, there: int) -> None:
+    told = [f"photos and videos: {counts.looked_at:,}, faces: {counts.faces:,}"]
+    if there:
+        told.append(f"there already: {there:,}")
+    if counts.failed:
+        told.append(f"could not be read: {counts.failed:,} (their rows say why)")
+    if listed.unreadable:
+        told.append(f"folders that could not be listed: {len(listed.unreadable):,}")
+    if others := listed.passed_over:
+        kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(4))
+        told.append(f"passed over in folders: {kinds}")
+    print("; ".join(told), file=sys.stderr)
+
+
+def _record(
+    name: str, photo: Photo, seconds: float | None = None, tracks: Sequence[int] = ()
+) -> dict[str, Any]:
+    """What `face_rows` takes of a photo or a frame."""
+    numbers = tracks or [None] * len(photo.faces)
+    return {
+        "photo": name,
+        "seconds": seconds,
+        "width": photo.width,
+        "height": photo.height,
+        "faces": [_face(face, track) for face, track in zip(photo.faces, numbers, strict=True)],
+        "error": photo.error,
+        "note": photo.note,
+    }
+
+
+def _face(face: Face, track: int | None) -> dict[str, Any]:
+    return {
+        "track": track,
+        "expression": face.expression,
+        "probabilities": {name: round(value, 7) for name, value in face.probabilities.items()},
+        "box": [round(edge, 2) for edge in face.box],
+        "landmarks": None
+        if face.landmarks is None
+        else face.landmarks.astype(float).round(2).tolist(),
+        "score": None if face.score is None else round(face.score, 4),
+    }
+
+
+def _name(path: Path) -> str:
+    """A path as text; bytes of it that are no UTF-8 are spelt out."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _print(text: str) -> None:
+    print(command.printable(text), end="", flush=True)
+
+
+def _nothing(count: int) -> None:
+    del count
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string(
+        "model", DEFAULT_MODEL, "A model of this package, or a file that dmfer_jax.export wrote."
+    )
+    flags.DEFINE_enum(
+        "format", "", ("", "table", "csv", "json"), "Of the rows; JSON is a line for each photo."
+    )
+    flags.DEFINE_string("out", "", "File that rows are added to; the same command goes on with it.")
+    flags.DEFINE_string("draw", "", "Folder for photos and videos with boxes and labels.")
+    flags.DEFINE_bool("aligned", False, "Photos are crops of one face each; none is looked for.")
+    flags.DEFINE_integer("camera", None, "Number of a camera to look through, from 0 on.")
+    flags.DEFINE_integer(
+        "side", 1024, "Pixels that a photo is shrunk to, the longer side, to look for faces."
+    )
+    command.run(main, takes_files=True)

@@ -1,0 +1,212 @@
+"""The command: photos, folders and videos in, rows and drawn pictures out, whatever is broken."""
+
+import csv
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+import dmfer_jax
+from dmfer_jax import predict
+from dmfer_jax.errors import UserError
+from dmfer_jax.expression_model import ExpressionModel
+from dmfer_jax.photo_files import list_photos
+from dmfer_jax.video import read_frames
+from tests.test_expression_model import ASTRONAUT, NAMES, make_model
+from tests.test_package import run as run_python
+
+
+@pytest.fixture(scope="module")
+def model() -> ExpressionModel:
+    return make_model(1)
+
+
+@pytest.fixture
+def run(model, monkeypatch, capsys):
+    """Runs the command in this process; returns its status and what it printed."""
+    monkeypatch.setattr(dmfer_jax, "load", lambda name, **options: model)
+
+    def run(*names: Any, **flags: Any) -> tuple[int, str, str]:
+        options = {"model": "", "format": "", "out": "", "draw": "", "aligned": False}
+        options |= {"camera": None, "side": 1024, **flags}
+        monkeypatch.setattr(predict, "flags", SimpleNamespace(FLAGS=SimpleNamespace(**options)))
+        status = 0
+        try:
+            predict.main(["predict", *map(str, names)])
+        except SystemExit as end:
+            status = int(str(end.code))
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A face, two faces, no face, and what is no photo."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    face = Image.open(ASTRONAUT)
+    face.save(folder / "a.jpg")
+    two = np.hstack([np.asarray(face)] * 2)
+    Image.fromarray(two).save(folder / "sub" / "two.png")
+    Image.new("RGB", (40, 30)).save(folder / "none.gif")
+    (folder / "zero.jpg").touch()
+    (folder / "text.jpg").write_text("I am no photo")
+    (folder / "notes.txt").write_text("nor do I say so")
+    return folder
+
+
+def test_folder_becomes_rows_and_a_status_that_tells_of_what_was_broken(run, folder):
+    status, printed, said = run(folder, format="csv")
+    rows = list(csv.DictReader(printed.splitlines()))
+    assert status == 1
+    assert [(Path(row["photo"]).name, row["faces"]) for row in rows] == [
+        ("a.jpg", "1"),
+        ("none.gif", "0"),
+        ("text.jpg", ""),
+        ("zero.jpg", ""),
+        ("two.png", "2"),
+        ("two.png", "2"),
+    ]
+    assert "is empty" in rows[3]["error"]
+    for row in (rows[0], *rows[4:]):
+        assert sum(float(row[name]) for name in NAMES) == pytest.approx(1, abs=1e-5)
+        assert row["expression"] in NAMES
+    assert "photos and videos: 5, faces: 3; could not be read: 2" in said
+    assert "passed over in folders: 1 .txt" in said
+
+
+def test_sound_photos_end_with_status_0_and_a_table(run, folder):
+    status, printed, said = run(folder / "a.jpg", folder / "sub")
+    assert status == 0
+    lines = printed.splitlines()
+    assert lines[0].split()[:3] == ["face", "expression", "probability"]
+    assert len(lines) == 4
+    assert "could not" not in said
+
+
+def test_killed_run_goes_on_and_has_each_photo_once(run, folder, tmp_path):
+    whole, part = tmp_path / "whole.json", tmp_path / "part.json"
+    run(folder, out=str(whole))
+    lines = whole.read_bytes().splitlines(keepends=True)
+    part.write_bytes(b"".join(lines[:2]) + lines[2][:20])
+    status, _, said = run(folder, out=str(part))
+    assert status == 1
+    assert "there already: 2" in said
+    assert [json.loads(line)["photo"] for line in part.open()] == [
+        json.loads(line)["photo"] for line in lines
+    ]
+    assert run(folder, out=str(part))[0] == 1  # what could not be read still could not
+    assert len(part.read_bytes().splitlines()) == 5
+
+
+def test_crops_are_predicted_as_they_are(run, folder, model):
+    status, printed, _ = run(folder / "none.gif", aligned=True, format="json")
+    (face,) = json.loads(printed)["faces"]
+    assert status == 0
+    expected = model(folder / "none.gif", aligned=True)[0]
+    assert face["expression"] == expected.expression
+    assert face["box"] == [0, 0, 40, 30]
+
+
+def test_each_photo_is_drawn_where_it_lies_in_its_folder(run, folder, tmp_path):
+    drawn = tmp_path / "drawn"
+    run(folder, draw=str(drawn))
+    names = {str(path.relative_to(drawn)) for path in drawn.rglob("*.*")}
+    assert names == {"a.jpg", "none.gif.jpg", "sub/two.png"}
+    before, after = (np.asarray(Image.open(at / "sub/two.png")) for at in (folder, drawn))
+    assert before.shape == after.shape
+    changed = (before != after).any(-1)
+    assert 0.02 < changed.mean() < 0.3
+    with pytest.raises(UserError, match="would write over"):
+        run(folder, draw=str(folder))
+    assert np.array_equal(np.asarray(Image.open(folder / "sub/two.png")), before)
+
+
+@pytest.fixture
+def video(tmp_path) -> Path:
+    """Ten frames of a face that moves to the right."""
+    path = tmp_path / "face.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (320, 224))
+    face = np.asarray(Image.open(ASTRONAUT))[..., ::-1]  # OpenCV has blue first
+    for frame in range(10):
+        image = np.zeros((224, 320, 3), np.uint8)
+        image[:220, 8 * frame : 8 * frame + 200] = face
+        writer.write(image)
+    writer.release()
+    return path
+
+
+def test_video_is_followed_frame_by_frame(run, video, tmp_path):
+    status, _, _ = run(video, out=str(tmp_path / "rows.csv"), draw=str(tmp_path / "drawn"))
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert status == 0
+    assert [float(row["seconds"]) for row in rows] == pytest.approx(np.arange(10) / 10)
+    assert {row["face"] for row in rows} == {"1"}
+    lefts = np.diff([float(row["left"]) for row in rows])
+    np.testing.assert_allclose(lefts, 8, atol=4)
+    drawn = list(read_frames(tmp_path / "drawn" / "face.avi.mp4"))
+    assert len(drawn) == 10
+    assert drawn[0].rgb.shape == (224, 320, 3)
+
+
+def test_broken_video_and_missing_camera_are_rows(run, tmp_path):
+    (tmp_path / "broken.mp4").write_text("no video")
+    status, printed, _ = run(tmp_path / "broken.mp4", camera=99)
+    assert status == 1
+    assert "broken.mp4 gives no picture" in printed
+    assert "camera 99 gives no picture" in printed
+
+
+def test_a_folder_that_a_link_leads_back_to_is_gone_through_once(folder):
+    (folder / "sub" / "loop").symlink_to(folder)
+    (folder / "again").symlink_to(folder / "sub")
+    found = list_photos([str(folder), str(folder / "a.jpg")])
+    names = [path.name for path in found.photos]
+    assert sorted(names) == ["a.jpg", "none.gif", "text.jpg", "two.png", "zero.jpg"]
+    assert found.passed_over == {".txt": 1}
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_told(run, folder):
+    (folder / "a.jpg").chmod(0)
+    (folder / "sub").chmod(0)
+    status, printed, said = run(folder)
+    (folder / "sub").chmod(0o700)
+    assert status == 1
+    assert "a.jpg cannot be read: Permission denied" in printed
+    assert "sub cannot be listed: Permission denied" in said
+
+
+@pytest.mark.parametrize(
+    ("names", "flags", "message"),
+    [
+        ([], {}, "nothing to look at"),
+        (["no/such.jpg"], {}, r"no/such\.jpg: no such file or folder"),
+        ([ASTRONAUT], {"out": "rows.txt"}, r"expected a file that ends in \.csv or \.json"),
+        ([ASTRONAUT], {"out": "rows.csv", "format": "table"}, "the format table"),
+        ([ASTRONAUT], {"side": 1}, "side is 1"),
+    ],
+)
+def test_what_cannot_be_done_is_told_before_anything_is(
+    run, names, flags, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        run(*names, **flags)
+    assert not list(tmp_path.iterdir())
+
+
+def test_command_takes_files_before_and_behind_flags_and_fails_in_one_line(tmp_path):
+    arguments = ("-m", "dmfer_jax.predict", str(ASTRONAUT), "--model=nothing", str(ASTRONAUT))
+    process = run_python(*arguments, folder=tmp_path, status=2)
+    assert process.stderr.startswith("error: there is no model 'nothing'")
+    assert process.stderr.count("\n") == 1
