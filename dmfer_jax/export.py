@@ -1,6 +1,7 @@
 """Writes a checkpoint of a run as a portable file: weights, labels and preprocessing in one.
 
   python -m dmfer_jax.export --workdir=runs/ferplus_cpu --checkpoint=best --out=model.safetensors
+  python -m dmfer_jax.export --workdir=runs/ferplus_cpu --half --temperature=1.3 --out=a.safetensors
 
 Where the run keeps a moving average of its weights, this is what is written, since it is what was
 scored. `dmfer_jax.loading` reads the file, and so does anything that reads safetensors.
