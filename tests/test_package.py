@@ -25,7 +25,13 @@ def run(*arguments: str, folder: Path, status: int = 0, **environment: str):
         [sys.executable, *arguments],
         cwd=folder,
         # A cache of its own: tests leave nothing where the user keeps what was compiled.
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder), **environment},
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as in conftest.py
+            "XDG_CACHE_HOME": str(folder),
+            **environment,
+        },
         capture_output=True,
         text=True,
         timeout=300,
@@ -227,7 +233,6 @@ def test_installed_wheel_runs_its_commands_from_an_empty_folder(built, finished,
             *arguments,
             folder=empty,
             PYTHONPATH=str(site),  # before the checkout, which may be installed as well
-            JAX_DISABLE_MOST_OPTIMIZATIONS="1",
         ).stdout
 
     located = "import dmfer_jax; print(dmfer_jax.__file__)"
