@@ -16,7 +16,9 @@ from dmfer_jax.data import preprocessing
 from dmfer_jax.errors import UserError
 from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.predictor import BUCKETS, Predictor
-from dmfer_jax.weights.portable import Manifest, load_portable
+from dmfer_jax.weights.npz import load_npz
+from dmfer_jax.weights.portable import load_portable
+from dmfer_jax.weights.sealing import Manifest
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 """The models that this package carries, each with its card."""
@@ -52,22 +54,17 @@ def load_predictor(
     """Returns a predictor of the network in a portable file.
 
     Args:
-      path: of a file that `dmfer_jax.export` wrote.
+      path: of a file that `dmfer_jax.export` wrote: a portable file, or one of arrays (.npz).
       buckets: of `Predictor`.
       dtype: of `Predictor`; it need not be the type that was trained in.
       fold: of `Predictor`.
 
     Raises:
-      UserError: the file cannot be used; see `load_portable` and `make_network`.
+      UserError: the file cannot be used; see `load_weights`.
     """
-    manifest, variables = load_portable(path)
-    try:
-        model = make_network(manifest)
-        _check_variables(model, variables, (manifest.image_size, manifest.channels))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    manifest, variables = load_weights(path)
     return Predictor(
-        model,
+        make_network(manifest),
         variables,
         manifest.image_size,
         manifest.channels,
@@ -76,6 +73,25 @@ def load_predictor(
         dtype=dtype,
         fold=fold,
     )
+
+
+def load_weights(path: str | os.PathLike[str]) -> tuple[Manifest, dict[str, Any]]:
+    """Reads a portable file, or a file of arrays (.npz), of a network of this release.
+
+    Returns:
+      Its manifest, and the variables {"params", "batch_stats"} of float32 arrays.
+
+    Raises:
+      UserError: the file cannot be used; see `load_portable`, `load_npz` and `make_network`.
+    """
+    load = load_npz if Path(path).suffix == ".npz" else load_portable
+    manifest, variables = load(path)
+    try:
+        model = make_network(manifest)
+        _check_variables(model, variables, (manifest.image_size, manifest.channels))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return manifest, variables
 
 
 def make_network(manifest: Manifest) -> Dmfer:

@@ -104,8 +104,6 @@ def _convolve(stride: int, margin: int, x: Array, kernel: Array) -> Array:
 def _takes_winograd(stride: int, margin: int, x: Array, kernel: Array) -> bool:
     n, h, w, _ = x.shape
     size, _, c, o = kernel.shape
-    if not isinstance(n, int):  # of an exported program, which takes any number of images
-        return False
     worthwhile = n * h * w >= _WINOGRAD_PIXELS and min(c, o) >= _WINOGRAD_CHANNELS
     return (size, stride, margin) == (3, 1, 1) and worthwhile
 

@@ -55,9 +55,7 @@ def convert(
     for name, value in zip(outputs, found, strict=True):
         assert isinstance(value, Value), f"{name} does not depend on the images"
         made[name] = (graph.lay_out(value), ["n", *value.shape[1:]])
-    described = helper.make_tensor_value_info(
-        "images", onnx.TensorProto.UINT8, ["n", *image_shape]
-    )
+    described = helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["n", *image_shape])
     return graph.finish("dmfer", [described], made)
 
 

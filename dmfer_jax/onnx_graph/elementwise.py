@@ -78,9 +78,14 @@ def _plain(operation: str, graph: Graph, operands: Any, params: Any, shape: Any)
 def _maximum(graph: Graph, operands: Any, params: Any, shape: Any) -> Value:
     del params
     for value, other in (operands, operands[::-1]):
-        if isinstance(value, Value) and value.shape == shape and (limit := _number(other)) in (
-            0.0,
-            -np.inf,
+        if (
+            isinstance(value, Value)
+            and value.shape == shape
+            and (limit := _number(other))
+            in (
+                0.0,
+                -np.inf,
+            )
         ):
             return apply(graph, "Relu", [value], shape) if limit == 0 else value
     return apply(graph, "Max", operands, shape)

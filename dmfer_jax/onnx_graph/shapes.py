@@ -166,13 +166,15 @@ def _slice(graph: Graph, operands: Any, params: Any, shape: Any) -> Value:
     cut = [axis for axis in range(len(shape)) if value.shape[axis] != shape[axis]]
     if not cut:
         return value
-    return _cut(graph, value, shape, {axis: (starts[axis], ends[axis], steps[axis]) for axis in cut})
+    return _cut(
+        graph, value, shape, {axis: (starts[axis], ends[axis], steps[axis]) for axis in cut}
+    )
 
 
 def _reverse(graph: Graph, operands: Any, params: Any, shape: Any) -> Value:
     (value,) = operands
     before_first = np.iinfo(np.int64).min
-    turned = {axis: (-1, before_first, -1) for axis in params["dimensions"]}
+    turned = dict.fromkeys(params["dimensions"], (-1, before_first, -1))
     return _cut(graph, value, shape, turned)
 
 
