@@ -122,20 +122,20 @@ def _pad(graph: Graph, operands: Any, params: Any, shape: Any) -> Value:
     config = params["padding_config"]
     if any(low < 0 or high < 0 or between for low, high, between in config):
         raise Unsupported(f"the padding {config}")
-    (_, *sides, channels) = config if len(config) == 4 else ((1, 0, 0),)
-    if len(config) == 4 and config[0] == (0, 0, 0) and filling == 0:
-        if not any(low or high for low, high, _ in sides):
-            return _pad_channels(graph, value, channels[:2], shape)
-        if channels == (0, 0, 0):
-            return _pad_sides(graph, value, sides, shape)
+    padded = [axis for axis, (low, high, _) in enumerate(config) if low or high]
+    if not padded:
+        return value
+    if len(shape) == 4 and filling == 0 and padded == [3]:
+        return _pad_channels(graph, value, config[3][:2], shape)
+    if len(shape) == 4 and filling == 0 and set(padded) <= {1, 2}:
+        return _pad_sides(graph, value, config[1:3], shape)
     places = _as_it_lies(value)
     tensor = graph.lay_out(value, places)
     starts, ends = [0] * len(shape), [0] * len(shape)
     for place, (low, high, _) in zip(places, config, strict=True):
         starts[place], ends[place] = low, high
-    if any(starts) or any(ends):
-        amounts = graph.constant(np.array(starts + ends, np.int64))
-        tensor = graph.add("Pad", tensor, amounts, graph.constant(np.float32(filling)))
+    amounts = graph.constant(np.array(starts + ends, np.int64))
+    tensor = graph.add("Pad", tensor, amounts, graph.constant(np.float32(filling)))
     return Value(tensor, shape, tuple(places), len(shape))
 
 
