@@ -55,7 +55,7 @@ def main() -> None:
             export.write(to, out, manifest, variables, calibrate_on=images)
             calls[name], megabytes[name] = load_exported(out), out.stat().st_size / 1e6
         found = {name: predict(call, split.images, len(split)) for name, call in calls.items()}
-    rows = [
+    rows: list[dict[str, Any]] = [
         compare(name, found, split.labels, options.images) | {"megabytes": megabytes[name]}
         for name in calls
     ]
@@ -72,7 +72,7 @@ def main() -> None:
         "programs": rows,
     }
     measurements.write(options.out, {**measurements.describe(), **report})
-    if bad := [row["program"] for row in rows if row["float32"] and differs(row)]:
+    if bad := [str(row["program"]) for row in rows if row["float32"] and differs(row)]:
         raise SystemExit(f"error: {', '.join(bad)} differs by more than {TOLERANCE:g}")
 
 

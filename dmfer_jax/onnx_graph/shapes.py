@@ -1,6 +1,6 @@
 """Writers of primitives that move numbers and compute none."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,11 +83,7 @@ def _concatenate(graph: Graph, operands: Any, params: Any, shape: Any) -> Value:
     """Arrays behind each other, laid out as the first one that is no constant."""
     axis = params["dimension"]
     first = next(operand for operand in operands if isinstance(operand, Value))
-    places = first.places
-    if first.rank != len(shape) or sorted(p for p in places if p is not None) != list(
-        range(len(shape))
-    ):
-        places = tuple(range(len(shape)))
+    places = _as_it_lies(first)
     tensors = [
         graph.lay_out(operand, places)
         if isinstance(operand, Value)
@@ -95,7 +91,7 @@ def _concatenate(graph: Graph, operands: Any, params: Any, shape: Any) -> Value:
         for operand in operands
     ]
     tensor = graph.add("Concat", *tensors, axis=places[axis])
-    return Value(tensor, shape, places, len(shape))
+    return Value(tensor, shape, tuple(places), len(shape))
 
 
 def _stack(graph: Graph, operands: Any, params: Any, shape: Any) -> Value:
@@ -178,7 +174,7 @@ def _reverse(graph: Graph, operands: Any, params: Any, shape: Any) -> Value:
     return _cut(graph, value, shape, turned)
 
 
-def _cut(graph: Graph, value: Value, shape: Any, cuts: dict[int, tuple[int, int, int]]) -> Value:
+def _cut(graph: Graph, value: Value, shape: Any, cuts: Mapping[int, tuple[int, int, int]]) -> Value:
     """Takes, of each axis given, the numbers from a start to an end by a step."""
     places = _as_it_lies(value)
     columns = [*zip(*cuts.values(), strict=True), [places[axis] for axis in cuts]]

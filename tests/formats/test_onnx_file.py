@@ -29,7 +29,8 @@ def network(_few_blocks):
 
 @pytest.fixture(scope="module")
 def expected(network):
-    return exported_files.predict(*network, exported_files.draw_images())
+    manifest, variables = network
+    return exported_files.predict(manifest, variables, exported_files.draw_images())
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +103,11 @@ def test_graph_has_a_convolution_with_bias_for_each_of_the_networks(saved):
 def test_half_weights_are_read_and_written_as_their_float32_values(network, tmp_path):
     manifest, variables = network
     save_portable(tmp_path / "half.safetensors", variables, manifest, half=True)
-    half = load_weights(tmp_path / "half.safetensors")
-    onnx_file().save_onnx(tmp_path / "model.onnx", *half)
+    manifest, half = load_weights(tmp_path / "half.safetensors")
+    onnx_file().save_onnx(tmp_path / "model.onnx", manifest, half)
     images = exported_files.draw_images()
     found = load_exported(tmp_path / "model.onnx")(images)
-    exported_files.check_same(found, exported_files.predict(*half, images))
+    exported_files.check_same(found, exported_files.predict(manifest, half, images))
 
 
 def test_int8_is_smaller_and_nearly_the_same(network, expected, tmp_path):

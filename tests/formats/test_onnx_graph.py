@@ -21,7 +21,7 @@ ROWS = np.random.default_rng(2).normal(size=(5, 1, 6)).astype(np.float32)
 
 
 def conv(x, kernel=KERNEL, padding=((1, 1), (1, 1)), **options):
-    numbers = ("NHWC", "HWIO", "NHWC")
+    kernel, numbers = jnp.asarray(kernel), ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(
         x, kernel, (1, 1), padding, dimension_numbers=numbers, **options
     )

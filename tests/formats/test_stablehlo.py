@@ -37,7 +37,8 @@ def saved(network, tmp_path_factory):
 
 def test_program_gives_what_the_network_gives(saved, network):
     images = exported_files.draw_images(channels=3)
-    expected = exported_files.predict(*network, images)
+    manifest, variables = network
+    expected = exported_files.predict(manifest, variables, images)
     model = load_exported(saved)
     exported_files.check_same(model(images[:1]), [one[:1] for one in expected])
     many = np.concatenate([images] * 2)  # a call of eight

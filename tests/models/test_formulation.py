@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend import core
 
 from dmfer_jax.models import face_resnet
 from dmfer_jax.models.dmfer import Dmfer
@@ -32,9 +33,7 @@ def test_plain_network_has_no_formulation_of_ours_and_gives_the_same(monkeypatch
     for formulation in ("platform_index", "custom_vjp_call"):
         assert formulation in str(ours)
         assert formulation not in str(written)
-    expected, found = (
-        jax.jit(jax.extend.core.jaxpr_as_fun(one))(images) for one in (ours, written)
-    )
+    expected, found = (jax.jit(core.jaxpr_as_fun(one))(images) for one in (ours, written))
     for ours_of, written_of in zip(expected, found, strict=True):
         atol = 1e-4 * float(jnp.abs(ours_of).max())
         np.testing.assert_allclose(written_of, ours_of, rtol=1e-4, atol=atol)
