@@ -23,8 +23,8 @@ def quantize(model: onnx.ModelProto, images: np.ndarray) -> onnx.ModelProto:
 
     Weights have a scale for each channel. They have 7 bits and not 8: with 8, CPUs that have no
     instruction for it (VNNI) overflow where two products are added: a network that got 84.4 % of
-    1,024 images right got 79.9 %, and with 7 bits 84.4 % again. What lies between convolutions stays
-    float32, and so do attention and head, which take little time.
+    1,024 images right got 79.9 %, and with 7 bits 84.4 % again. What lies between convolutions
+    stays float32, and so do attention and head, which take little time.
 
     Args:
       model: in float32.
