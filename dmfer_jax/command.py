@@ -85,7 +85,7 @@ def _parse(argv: list[str]) -> list[str]:
     except (flags.Error, ValueError) as error:  # the second are ours, and ml_collections' own
         message = str(error)
         if missing := _MISSING.findall(message):
-            message = f"{' and '.join(missing)} must be given; --help tells more"
+            message = f"{', '.join(missing)} must be given; --help tells more"
     except (AttributeError, KeyError) as error:
         # ml_collections raises these for a field that does not exist, its suggestion inside.
         lines = str(error.args[0]).replace("\\'", "'").replace("\\n", "\n").strip("'").split("\n")

@@ -105,7 +105,7 @@ def test_help_with_a_config_lists_its_fields(help_of):
 
 def test_a_missing_flag_is_named(capsys, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "dmfer_jax", "export"], capture_output=True, text=True, cwd=tmp_path
+        [sys.executable, "-m", "dmfer_jax", "explain"], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 2
-    assert done.stderr == "error: --workdir and --out must be given; --help tells more\n"
+    assert done.stderr == "error: --figure, --workdir, --out must be given; --help tells more\n"
