@@ -17,13 +17,14 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from dmfer_jax import usage
 from dmfer_jax.config import find_config
 from dmfer_jax.data.images import quiet_decoder
 from dmfer_jax.errors import UserError
 
 
 def run(main: Callable[[Sequence[str]], Any], *, takes_files: bool = False) -> None:
-    """Runs an entry point whose flags are defined.
+    """Runs an entry point whose flags are defined, or prints its help.
 
     An error of the user's is one line on stderr and status 2; Ctrl-C is status 130.
 
@@ -31,6 +32,10 @@ def run(main: Callable[[Sequence[str]], Any], *, takes_files: bool = False) -> N
       main: takes the arguments that are no flags, behind the command's name.
       takes_files: whether there may be any; flags may stand before and behind them.
     """
+    arguments = sys.argv[1:]
+    if any(asking in arguments for asking in usage.ASKING):
+        _print_help(main, arguments, takes_files)
+        return
     flags.FLAGS.set_gnu_getopt(takes_files)
     app.run(lambda argv: _guarded(main, argv, takes_files), flags_parser=_parse)
 
@@ -44,6 +49,13 @@ def printable(text: str) -> str:
     '\\x1b[31mred'
     """
     return re.sub("[\0-\x09\x0b-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], text)
+
+
+def _print_help(main: Callable[..., Any], arguments: Sequence[str], takes_files: bool) -> None:
+    try:
+        print(usage.describe(main, arguments, takes_files=takes_files))
+    except UserError as error:
+        _fail(str(error))
 
 
 def _guarded(main: Callable[[Sequence[str]], Any], argv: Sequence[str], takes_files: bool) -> None:
@@ -63,12 +75,17 @@ def _guarded(main: Callable[[Sequence[str]], Any], argv: Sequence[str], takes_fi
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)", re.DOTALL)
 
 
+_MISSING = re.compile(r"flag (--\w+)=None: Flag --\w+ must have a value other than None")
+
+
 def _parse(argv: list[str]) -> list[str]:
     try:
         _check_names(argv)
         return flags.FLAGS(_with_found_config(argv))
     except (flags.Error, ValueError) as error:  # the second are ours, and ml_collections' own
         message = str(error)
+        if missing := _MISSING.findall(message):
+            message = f"{', '.join(missing)} must be given; --help tells more"
     except (AttributeError, KeyError) as error:
         # ml_collections raises these for a field that does not exist, its suggestion inside.
         lines = str(error.args[0]).replace("\\'", "'").replace("\\n", "\n").strip("'").split("\n")

@@ -1,4 +1,4 @@
-"""Compiles the training and the evaluation step for TPUs that need not be there.
+r"""Compiles the training and the evaluation step for TPUs that need not be there.
 
   python -m dmfer_jax.compile_check --config=configs/ferplus.py --topology=v5e:2x4
   python -m dmfer_jax.compile_check --config=configs/ferplus.py --topology=v5e:1x1,v5e:4x4 \

@@ -306,14 +306,20 @@ def find_config(path: str) -> str:
     """
     if Path(path).is_file():
         return path
+    shipped = {shipped.name: str(shipped) for shipped in shipped_configs()}
+    # Only by these two names: a mistyped path must not start another experiment.
+    if Path(path).parent in (Path(), Path("configs")) and Path(path).name in shipped:
+        return shipped[Path(path).name]
+    names = ", ".join(f"configs/{name}" for name in shipped)
+    raise UserError(f"there is no config file '{path}'; the ones that ship are {names}")
+
+
+def shipped_configs() -> list[Path]:
+    """Returns the config files that ship, sorted by name."""
     package = Path(__file__).parent
     # In an installed package the configs lie inside it, in a checkout beside it.
-    shipped = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
-    # Only by these two names: a mistyped path must not start another experiment.
-    if Path(path).parent in (Path(), Path("configs")) and (shipped / Path(path).name).is_file():
-        return str(shipped / Path(path).name)
-    names = ", ".join(f"configs/{p.name}" for p in sorted(shipped.glob("*.py")))
-    raise UserError(f"there is no config file '{path}'; the ones that ship are {names}")
+    folder = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+    return sorted(folder.glob("*.py"))
 
 
 def load_config(path: str) -> ConfigDict:

@@ -1,6 +1,7 @@
 """Repeats a training step whose loss or gradient was not finite, and says where the numbers end.
 
   python -m dmfer_jax.replay --dump=runs/ferplus/nonfinite/1234
+  JAX_PLATFORMS=cpu python -m dmfer_jax.replay --dump=runs/ferplus/nonfinite/1234
 
 `dmfer_jax.train` writes such a folder when it stops at a step. Prints the step's loss and gradient,
 then which of the network's outputs are not finite, in the order of computing, and which gradients.

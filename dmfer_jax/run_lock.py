@@ -80,5 +80,5 @@ def _open_locked(path: Path, flag: str) -> IO[str]:
 
 def _name_process() -> str:
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    command = " ".join([Path(sys.argv[0]).name, shlex.join(sys.argv[1:])])
     return f"process {os.getpid()} on {platform.node()}, since {since} ({command})\n"

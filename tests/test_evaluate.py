@@ -196,7 +196,8 @@ def test_predictions_are_written_of_each_image_and_not_of_the_lists(
     with path.open() as file:
         assert [row["label"] for row in csv.DictReader(file)] == ["neutral", "surprise"]
     confusion = np.zeros((8, 8), int)
-    np.add.at(confusion, ([0, 2], probabilities.argmax(1)), 1)
+    for label, predicted in zip([0, 2], probabilities.argmax(1), strict=True):
+        confusion[label, predicted] += 1
     assert report["checkpoints"]["last"]["splits"]["test"]["confusion"] == confusion.tolist()
 
 

@@ -6,10 +6,15 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
+
+import dmfer_jax
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,7 +25,13 @@ def run(*arguments: str, folder: Path, status: int = 0, **environment: str):
         [sys.executable, *arguments],
         cwd=folder,
         # A cache of its own: tests leave nothing where the user keeps what was compiled.
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder), **environment},
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as in conftest.py
+            "XDG_CACHE_HOME": str(folder),
+            **environment,
+        },
         capture_output=True,
         text=True,
         timeout=300,
@@ -156,34 +167,84 @@ def test_evaluate_ends_with_one_line_of_json(finished, tmp_path):
     assert (workdir / "evaluation" / "best_valid_test.json").is_file()
 
 
-def test_wheel_holds_builders_and_configs_and_works_from_another_folder(tmp_path):
-    run("-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), folder=ROOT)
-    (wheel,) = tmp_path.glob("*.whl")
-    installed = tmp_path / "site"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(installed)
-    names = {str(path.relative_to(installed)) for path in installed.rglob("*")}
-    assert "dmfer_jax/configs/ferplus.py" in names
-    assert "data_builders/ferplus/ferplus_dataset_builder.py" in names
-    assert "data_builders/ferplus/CITATIONS.bib" in names
-    for folder, file in (("dlib_face", "face_recognition_model.bin"), ("centerface", "*.onnx")):
-        weights = installed / "dmfer_jax" / "weights" / folder
-        assert all(list(weights.glob(name)) for name in ("README.md", "LICENSE", file))
+def test_ci_runs_on_each_version_of_python_that_is_promised():
+    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
+    promised = re.findall(r"Python :: (3\.\d+)", " ".join(classifiers))
+    job = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["ci"]
+    assert job["strategy"]["matrix"]["python"] == promised
+    assert job["steps"][-1] == {"run": ".ci/run"}
 
-    code = """
-import sys
-sys.path = [p for p in sys.path if "__editable__" not in p]
-sys.meta_path = [f for f in sys.meta_path if "editable" not in str(f).lower()]
-sys.path.insert(0, sys.argv[1])
-import dmfer_jax.config
-assert dmfer_jax.__file__.startswith(sys.argv[1]), dmfer_jax.__file__
-config = dmfer_jax.config.load_config("configs/ferplus_cpu.py")
-dmfer_jax.config.validate(config)
-from data_builders.synthetic_faces.synthetic_faces_dataset_builder import Builder
-Builder(config="tiny", data_dir=sys.argv[2], file_format="array_record").download_and_prepare()
-print("built")
-"""
-    empty = tmp_path / "empty"
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """A folder with the sdist of this checkout and the wheel that is made from the sdist."""
+    folder = tmp_path_factory.mktemp("built")
+    run("-m", "build", "--no-isolation", "--outdir", str(folder), folder=ROOT)
+    return folder
+
+
+def names_in_wheel(folder: Path) -> dict[str, int]:
+    """Returns the sizes in bytes of the files in a folder's only wheel."""
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        return {one.filename: one.file_size for one in archive.infolist()}
+
+
+def test_sdist_makes_the_same_wheel_as_the_checkout_with_nothing_unwanted(built, tmp_path):
+    run("-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), folder=ROOT)
+    sizes = names_in_wheel(tmp_path)
+    assert names_in_wheel(built) == sizes
+    assert {name.partition("/")[0].partition("-")[0] for name in sizes} == {
+        "dmfer_jax",
+        "data_builders",
+    }
+    for name in (
+        "dmfer_jax/configs/ferplus.py",
+        "data_builders/ferplus/ferplus_dataset_builder.py",
+        "data_builders/ferplus/CITATIONS.bib",
+    ):
+        assert name in sizes
+    for folder, file in (("dlib_face", "face_recognition_model.bin"), ("centerface", ".onnx")):
+        weights = {name for name in sizes if name.startswith(f"dmfer_jax/weights/{folder}/")}
+        for end in ("README.md", "LICENSE", file):
+            assert any(name.endswith(end) for name in weights), (folder, end)
+    # Weights alone are large: faces to begin with, a finder, and a model of at most 12 MB.
+    assert sum(sizes.values()) < 32e6
+    assert not [name for name in sizes if re.search(r"__pycache__|\.pyc|\.tmp|test_", name)]
+
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        tops = {Path(one).parts[1] for one in archive.getnames()}
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert tops - {"PKG-INFO", "pyproject.toml", ".gitignore"} == set(
+        tools["hatch"]["build"]["targets"]["sdist"]["include"]
+    )
+
+
+def test_installed_wheel_runs_its_commands_from_an_empty_folder(built, finished, tmp_path):
+    (wheel,) = built.glob("*.whl")
+    site, empty = tmp_path / "site", tmp_path / "empty"
     empty.mkdir()
-    process = run("-c", code, str(installed), str(tmp_path / "data"), folder=empty)
-    assert process.stdout.splitlines()[-1] == "built"
+    install = ("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site))
+    run(*install, str(wheel), folder=tmp_path)
+
+    def dmfer(*arguments: str) -> str:
+        return run(
+            str(site / "bin" / "dmfer"),
+            *arguments,
+            folder=empty,
+            PYTHONPATH=str(site),  # before the checkout, which may be installed as well
+        ).stdout
+
+    located = "import dmfer_jax; print(dmfer_jax.__file__)"
+    where = run("-c", located, folder=empty, PYTHONPATH=str(site)).stdout
+    assert where.startswith(str(site))
+    assert dmfer("--version") == f"dmfer_jax {dmfer_jax.__version__}\n"
+    assert "--config.model.width=0.25" in dmfer("train", "--config=synthetic.py", "--help")
+    counts = dmfer("prepare", "--dataset=synthetic_faces/tiny", f"--data_dir={tmp_path}")
+    assert re.search(r"^all +48 +16 +16", counts, re.MULTILINE)
+    dmfer("export", f"--workdir={finished[0]}", "--out=model.safetensors")
+    photo = str(ROOT / "tests" / "stored" / "astronaut.jpg")
+    rows = dmfer("predict", photo, "--model=model.safetensors", "--format=json").splitlines()
+    assert len(json.loads(rows[-1])["faces"]) == 1
+    assert {path.name for path in empty.iterdir()} <= {"model.safetensors", "dmfer_jax"}

@@ -49,8 +49,9 @@ def draw_confusion(
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(*counts.shape):
         if counts[row, column]:
-            text = f"{whole_percent(shares[row, column])}\n{counts[row, column]:,}"
-            write_cell(axes, row, column, text, dark=shares[row, column] > 0.55)
+            share = float(shares[row, column])
+            text = f"{whole_percent(share)}\n{counts[row, column]:,}"
+            write_cell(axes, row, column, text, dark=share > 0.55)
     label_matrix(axes, names, [f"\n{total:,}" for total in totals[:, 0]])
     axes.set_xlabel("predicted")
     axes.set_ylabel("true class and its images")
