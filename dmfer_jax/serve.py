@@ -10,6 +10,7 @@ the endpoint, and of a proxy before it. Ctrl-C ends it.
 
 import dataclasses
 import ipaddress
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -51,6 +52,8 @@ def main(argv: Sequence[str]) -> None:
         limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=5,
     )
+    # The server restores this handler when it has ended, and raises the signal again.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(f"serving {path.stem} at {_address(listening)} (Ctrl-C ends it)", flush=True)
     try:
         uvicorn.Server(config).run([listening])

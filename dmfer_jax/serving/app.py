@@ -99,8 +99,13 @@ def make_app(
     ]
     app = Starlette(
         routes=routes,
-        exception_handlers={Refused: _answer_refused, HTTPException: _answer_http},
+        exception_handlers={
+            Refused: _answer_refused,
+            HTTPException: _answer_http,
+            Exception: _answer_failed,  # the gate, where it goes on to, tells the operator
+        },
     )
+    app.router.redirect_slashes = False  # an address is there or it is not
     return Gate(app, limits, names, counts)
 
 
@@ -120,6 +125,10 @@ def _json(value: Any) -> Response:
 async def _answer_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     return answer_refused(error)
+
+
+async def _answer_failed(request: Request, error: Exception) -> Response:
+    return answer_refused(Refused(500, "something went wrong here; the photo was not kept"))
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -80,12 +79,9 @@ class Gate:
             return await self._app(scope, receive, send)
         if scope["type"] != "http":
             return None
-        begun = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal begun
             if message["type"] == "http.response.start":
-                begun = True
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
                 headers.setdefault("Cache-Control", "no-store")
@@ -96,14 +92,9 @@ class Gate:
             await self._serve(scope, receive, send_with_headers)
         except Refused as refused:
             await answer_refused(refused)(scope, receive, send_with_headers)
-        except ClientDisconnect:
-            pass
         except Exception as error:
             self._counts.failed += 1
             print(_where(error), file=sys.stderr)
-            if not begun:
-                sorry = Refused(500, "something went wrong here; your photo was not kept")
-                await answer_refused(sorry)(scope, receive, send_with_headers)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)

@@ -55,15 +55,19 @@ def _write_card(name: str, manifest: Mapping[str, Any]) -> str:
     ]
     colour = "grey" if manifest["channels"] == 1 else "colour"
     split = _plain(scores.get("split", ""))
+    seen = ", which it was trained on, too" if split in training.get("train_splits", []) else ""
     parts = [
         f"# {_plain(name)}",
         "Nobody has written a card for this model. This one is made of what its file says.",
         "## What it tells apart",
         ", ".join(map(_plain, manifest["labels"])),
         "## What it was trained on",
-        _table(("", ""), [(key, value) for key, value in training.items() if value is not None]),
+        _table(
+            ("What", "Value"),
+            [(key, value) for key, value in training.items() if value is not None],
+        ),
         "## How good it is",
-        f"On the images of *{split}*, which it was not trained on:" if rows else "",
+        f"On the images of its split *{split}*{seen}:" if rows else "",
         _table(("Measure", "Value"), rows) if rows else "The file has no scores.",
         "How often it is right in other photos, and of other people, is not known.",
         "## What it sees",

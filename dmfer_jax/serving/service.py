@@ -16,7 +16,7 @@ from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.photo_record import make_record
 from dmfer_jax.serving.limits import Limits, Refused
 
-FORMATS = {"JPEG": "JPEG", "MPO": "JPEG", "PNG": "PNG", "WEBP": "WebP", "GIF": "GIF", "BMP": "BMP"}
+FORMATS = {"JPEG": "JPEG", "PNG": "PNG", "WEBP": "WebP", "GIF": "GIF", "BMP": "BMP"}
 """Pillow's names of the formats that are taken, and their own. Browsers show these; Pillow's
 decoders of dozens of others need not face strangers."""
 
@@ -119,7 +119,7 @@ class PhotoService:
 
     def _check(self, encoded: bytes) -> None:
         """Refuses other formats and too many pixels before anything is decoded."""
-        taken = ", ".join(dict.fromkeys(FORMATS.values()))
+        taken = ", ".join(FORMATS.values())
         try:
             with Image.open(io.BytesIO(encoded), formats=tuple(FORMATS)) as image:
                 width, height = image.size

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 import anyio
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from dmfer_jax.serving.limits import Limits, Refused
 
@@ -37,6 +37,8 @@ async def receive_photo(request: Request, limits: Limits) -> bytes:
         raise Refused(
             408, f"the photo took more than {limits.upload_seconds:.0f} s to arrive"
         ) from None
+    except ClientDisconnect:
+        raise Refused(400, "the photo did not arrive whole") from None
     if not photo:
         raise Refused(400, "the request has no photo in it, or an empty one")
     return photo

@@ -3,7 +3,7 @@
 
 const MARK = "#ffb627";
 const INK = "#10161d";
-const VEIL = 0.78; // how dark it is where a map is 0; what lies there can still be made out
+const VEIL = 0.66; // how dark it is where a map is 0; what lies there can still be made out
 const CONTOUR_SIDE = 336; // pixels of a map that its line is found in
 
 /** The photo on a canvas, with the boxes of its faces, and the map of one of them. */
@@ -27,7 +27,7 @@ export function drawPhoto(canvas, photo, faces, chosen, map) {
   const unit = canvas.width / (canvas.clientWidth || canvas.width); // pixels for one of the page
   const boxes = faces.map((face) => face.box.map((edge) => edge * scale));
   boxes.forEach((box, index) => strokeBox(context, box, unit * (index === chosen ? 1.6 : 1)));
-  boxes.forEach((box, index) => drawLabel(context, box, faces[index], index + 1, unit));
+  drawLabels(context, boxes, faces, unit);
 }
 
 function strokeBox(context, [left, top, right, bottom], unit) {
@@ -39,23 +39,40 @@ function strokeBox(context, [left, top, right, bottom], unit) {
   }
 }
 
-function drawLabel(context, [left, top, right, bottom], face, number, unit) {
-  const { width, height } = context.canvas;
+/** The number of each face, and its label where that hides no other's number. */
+function drawLabels(context, boxes, faces, unit) {
   context.font = `600 ${14 * unit}px system-ui, "DejaVu Sans", sans-serif`;
-  const whole = `${number}  ${face.expression}`;
-  const fits = context.measureText(whole).width < 1.4 * (right - left);
-  const text = fits ? whole : String(number);
+  context.textBaseline = "middle";
+  const numbers = boxes.map((box, index) => placeLabel(context, box, String(index + 1), unit));
+  const placed = [...numbers];
+  boxes.forEach((box, index) => {
+    const whole = placeLabel(context, box, `${index + 1}  ${faces[index].expression}`, unit);
+    const free = whole.wide < 1.6 * (box[2] - box[0]) &&
+      placed.every((other, place) => place === index || !overlap(whole, other));
+    if (free) placed[index] = whole;
+  });
+  for (const { text, x, y, wide, high } of placed) {
+    context.fillStyle = INK;
+    context.fillRect(x - unit, y - unit, wide + 2 * unit, high + 2 * unit);
+    context.fillStyle = MARK;
+    context.fillRect(x, y, wide, high);
+    context.fillStyle = INK;
+    context.fillText(text, x + 6 * unit, y + high / 2 + unit);
+  }
+}
+
+function placeLabel(context, [left, top, , bottom], text, unit) {
+  const { width, height } = context.canvas;
   const wide = context.measureText(text).width + 12 * unit;
   const high = 22 * unit;
-  const x = Math.min(Math.max(left, 0), width - wide);
-  const y = top - high >= 0 ? top - high : Math.min(Math.max(bottom, 0), height - high);
-  context.fillStyle = INK;
-  context.fillRect(x - unit, y - unit, wide + 2 * unit, high + 2 * unit);
-  context.fillStyle = MARK;
-  context.fillRect(x, y, wide, high);
-  context.fillStyle = INK;
-  context.textBaseline = "middle";
-  context.fillText(text, x + 6 * unit, y + high / 2 + unit);
+  const x = Math.max(Math.min(left, width - wide), 0);
+  const y = top - high >= 0 ? top - high : Math.max(Math.min(bottom, height - high), 0);
+  return { text, x, y, wide, high };
+}
+
+function overlap(one, other) {
+  return one.x < other.x + other.wide && other.x < one.x + one.wide &&
+    one.y < other.y + other.high && other.y < one.y + one.high;
 }
 
 /** The surroundings of a face's box, square, as a small picture beside its label. */

@@ -5,7 +5,7 @@ import { drawMap, drawPhoto, drawThumb, makeVeil } from "./drawing.js";
 
 const at = (id) => document.getElementById(id);
 const SHRUNK_SIDE = 2560; // pixels of the longer side of photos that are too large to send as they are
-const SCALES = { compressed: "all scales", deep: "coarse scale", shallow: "fine scale" };
+const SCALES = { compressed: "all", deep: "coarse", shallow: "fine" };
 
 let limits = { bytes: Infinity, pixels: Infinity };
 let shown = null; // { photo, faces, cards, chosen, map }
@@ -31,9 +31,9 @@ function complain(text) {
 
 function percent(share) {
   const value = Math.round(100 * share);
-  if (value === 0 && share > 0) return "< 1 %";
-  if (value === 100 && share < 1) return "> 99 %";
-  return `${value} %`;
+  if (value === 0 && share > 0) return "<1\u00a0%";
+  if (value === 100 && share < 1) return ">99\u00a0%";
+  return `${value}\u00a0%`;
 }
 
 // Asking the server
@@ -106,7 +106,7 @@ function show(photo, record) {
   at("faces").replaceChildren(...faces.map(makeCard));
   shown.cards = [...at("faces").children];
   at("result").hidden = false;
-  at("result").classList.toggle("few", faces.length === 1 || (faces.length < 4 && photo.height > photo.width));
+  at("give").classList.add("small"); // the result has the room now
   at("photo").classList.toggle("clickable", faces.length > 0);
   const listed = faces.map((face, index) => `${index + 1} ${face.expression} ${percent(face.probabilities[face.expression])}`);
   const count = faces.length === 1 ? "One face" : `${faces.length} faces`;
@@ -216,11 +216,11 @@ function showScale(card, index) {
   drawMap(canvas, shown.photo, shown.map);
   redraw();
   const found = near
-    ? `What speaks for ${expression} is strongest near the ${near}`
-    : `Nothing that speaks for ${expression} was found at this scale`;
-  canvas.setAttribute("aria-label", `Face ${index + 1}, upright. ${found}.`);
+    ? `what speaks for ${expression} is strongest near the ${near}`
+    : `nothing that speaks for ${expression} was found at this scale`;
+  canvas.setAttribute("aria-label", `Face ${index + 1}, upright. ${sentence(found)}`);
   card.querySelector(".map p").textContent =
-    `${found}. Bright is where the network found more of it; the line encloses what is above half of ` +
+    `${sentence(found)} Bright is where the network found more of it; the line encloses what is above half of ` +
     `the highest value (Grad-CAM, ${cells} x ${cells} cells). A map that looks sensible does not make the label right.`;
   say(`Face ${index + 1}: ${found}.`);
 }
@@ -234,7 +234,9 @@ at("photo").addEventListener("click", (event) => {
     .map(({ box: [left, top, right, bottom] }, index) => ({ index, area: (right - left) * (bottom - top), inside: left <= x && x <= right && top <= y && y <= bottom }))
     .filter(({ inside }) => inside)
     .sort((one, other) => one.area - other.area);
-  if (hits.length) choose(hits[0].index);
+  if (!hits.length) return;
+  choose(hits[0].index);
+  shown.cards[hits[0].index].scrollIntoView({ block: "nearest" });
 });
 new ResizeObserver(redraw).observe(at("result"));
 
