@@ -1,4 +1,4 @@
-"""What is said of a photo as plain values, the same in the command's rows and in a server's answers.
+"""What is said of a photo as plain values: rows of the command, and answers of a server.
 
 docs/use.md describes the fields.
 """

@@ -52,11 +52,13 @@ def main(argv: Sequence[str]) -> None:
         limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=5,
     )
-    # The server restores this handler when it has ended, and raises the signal again.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    server = uvicorn.Server(config)
+    # The server has handlers of its own while it runs, and afterwards raises the signal again.
+    signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
+    listening.listen()  # whoever reads the next line may come at once
     print(f"serving {path.stem} at {_address(listening)} (Ctrl-C ends it)", flush=True)
     try:
-        uvicorn.Server(config).run([listening])
+        server.run([listening])
     finally:
         told = ", ".join(f"{name} {value:,}" for name, value in dataclasses.asdict(counts).items())
         print(told, file=sys.stderr)
@@ -140,7 +142,7 @@ def _warn_of_strangers(host: str) -> None:
 def _address(listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{shown}]:{port}/" if ":" in shown else f"http://{shown}:{port}/"
+    return f"http://[{shown}]:{port}/" if ":" in str(shown) else f"http://{shown}:{port}/"
 
 
 def _import_uvicorn() -> Any:

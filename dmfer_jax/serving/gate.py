@@ -85,7 +85,7 @@ class Gate:
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
                 headers.setdefault("Cache-Control", "no-store")
-                self._counts.refused += 400 <= message["status"] and message["status"] != 500
+                self._counts.refused += message["status"] >= 400 and message["status"] != 500
             await send(message)
 
         try:

@@ -33,8 +33,8 @@ def read_card(path: Path, name: str, manifest: Mapping[str, Any]) -> str:
 
 
 def render_card(card: str) -> str:
-    """Returns Markdown as HTML for the page; HTML in it stands there as text."""
-    return MarkdownIt("commonmark", {"html": False}).enable("table").render(card)
+    """Returns Markdown as HTML for the page; HTML and pictures in it stand there as text."""
+    return MarkdownIt("commonmark", {"html": False}).enable("table").disable("image").render(card)
 
 
 _SCORES = {

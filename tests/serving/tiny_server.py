@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dmfer_jax.data import preprocessing
 from dmfer_jax.expression_model import ExpressionModel
 from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.predictor import Predictor
@@ -23,12 +24,22 @@ ASTRONAUT = Path(__file__).parents[1] / "stored" / "astronaut.jpg"
 NAMES = ("happy", "sad", "angry")
 SIZE = 16
 
+OPTIONS = {
+    "stem": "small",
+    "stem_stride": 2,
+    "width": 0.125,
+    "embedding": 16,
+    "scales": "deep",
+    "attention": "none",
+    "learned_centers": False,
+}
+
 MANIFEST = Manifest(
     labels=NAMES,
     image_size=SIZE,
     channels=1,
-    preprocessing={"in_words": "Grey pixels."},
-    model={},
+    preprocessing=preprocessing.describe(SIZE, 1),
+    model=OPTIONS,
     training={"dataset": "none", "train_splits": ["train", "valid"], "chosen_on": None},
     scores={"split": "valid", "accuracy": 0.85804, "loss": 0.4255},
     code_version="0.1.0",
@@ -38,12 +49,16 @@ GENEROUS = Limits(client_burst=1000, all_burst=1000, workers=2)
 """Limits that a test does not run into unless it changes them."""
 
 
+def draw_network() -> Network:
+    """A network of random weights."""
+    model = Dmfer(len(NAMES), **OPTIONS)
+    images = jax.ShapeDtypeStruct((1, SIZE, SIZE, 1), jnp.float32)
+    return Network(model, draw_variables(model, images))
+
+
 def make_service(limits: Limits = GENEROUS) -> PhotoService:
     """Predicts and explains at random, quickly."""
-    network = Dmfer(
-        3, stem="small", stem_stride=2, width=0.125, embedding=16, scales="deep", attention="none"
-    )
-    variables: Any = draw_variables(network, jax.ShapeDtypeStruct((1, SIZE, SIZE, 1), jnp.float32))
+    network, variables = draw_network()
     predictor = Predictor(network, variables, SIZE, 1, NAMES, buckets=(1,), fold=False)
     return PhotoService(ExpressionModel(predictor), Network(network, variables), limits)
 
