@@ -165,6 +165,7 @@ def test_wheel_holds_builders_and_configs_and_works_from_another_folder(tmp_path
     assert "dmfer_jax/configs/ferplus.py" in names
     assert "data_builders/ferplus/ferplus_dataset_builder.py" in names
     assert "data_builders/ferplus/CITATIONS.bib" in names
+    assert {f"dmfer_jax/web/page.{kind}" for kind in ("css", "js")} <= names
     for folder, file in (("dlib_face", "face_recognition_model.bin"), ("centerface", "*.onnx")):
         weights = installed / "dmfer_jax" / "weights" / folder
         assert all(list(weights.glob(name)) for name in ("README.md", "LICENSE", file))

@@ -5,6 +5,8 @@ import { drawMap, drawPhoto, drawThumb, makeVeil } from "./drawing.js";
 
 const at = (id) => document.getElementById(id);
 const SHRUNK_SIDE = 2560; // pixels of the longer side of photos that are too large to send as they are
+const TRIES = 5; // after the first, of a server that has no place for the photo just then
+const LISTED = 6; // faces in the summary; all have a card
 const SCALES = { compressed: "all", deep: "coarse", shallow: "fine" };
 
 let limits = { bytes: Infinity, pixels: Infinity };
@@ -39,16 +41,24 @@ function percent(share) {
 // Asking the server
 
 async function ask(address, blob, signal) {
-  let answer;
-  try {
-    answer = await fetch(address, { method: "POST", body: blob, signal });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Error("the server does not answer; is it still running?");
+  let answer = await post(address, blob, signal);
+  for (let again = 0; answer.status === 503 && again < TRIES; again++) {
+    say("Many photos are waiting; yours is sent again in a moment …", true);
+    await new Promise((resolve) => setTimeout(resolve, 1000 * (answer.headers.get("Retry-After") || 2)));
+    answer = await post(address, blob, signal);
   }
   const said = await answer.json().catch(() => ({ error: "the server's answer cannot be read" }));
   if (!answer.ok) throw new Error(said.error || `the server answers ${answer.status}`);
   return said;
+}
+
+async function post(address, blob, signal) {
+  try {
+    return await fetch(address, { method: "POST", body: blob, signal });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("the server does not answer; is it still running?");
+  }
 }
 
 async function readLimits() {
@@ -109,13 +119,15 @@ function show(photo, record) {
   at("give").classList.add("small"); // the result has the room now
   at("photo").classList.toggle("clickable", faces.length > 0);
   const listed = faces.map((face, index) => `${index + 1} ${face.expression} ${percent(face.probabilities[face.expression])}`);
+  const more = listed.length > LISTED ? ` and ${listed.length - LISTED} more` : "";
   const count = faces.length === 1 ? "One face" : `${faces.length} faces`;
-  at("photo").setAttribute("aria-label", faces.length ? `Your photo. ${count}: ${listed.join(", ")}.` : "Your photo, without a face.");
+  const summary = `${count}: ${listed.slice(0, LISTED).join(", ")}${more}.`;
+  at("photo").setAttribute("aria-label", faces.length ? `Your photo. ${summary}` : "Your photo, without a face.");
   at("caption").textContent = [
     record.note ? sentence(record.note) : "",
     faces.length ? "Select a face to see what speaks for its label." : "",
   ].join(" ").trim();
-  if (faces.length) say(`${count}: ${listed.join(", ")}.`);
+  if (faces.length) say(summary);
   else say("No face was found. Faces that are tiny, covered or turned far aside are missed.");
   redraw();
 }
@@ -187,6 +199,7 @@ async function choose(index) {
     if (shown !== current || current.chosen !== index) return;
     card.querySelector(".map").hidden = false;
     showScale(card, index);
+    card.querySelector(".map").scrollIntoView({ block: "nearest" });
   } catch (error) {
     if (error.name === "AbortError") return;
     choose(index); // closes it

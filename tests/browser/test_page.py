@@ -249,6 +249,20 @@ def test_too_large_a_photo_is_shrunk_before_it_is_sent(page, photos, tmp_path):
     assert len(page.find_all(".face")) == 1
 
 
+def test_full_server_is_asked_again(page, photos):
+    page.driver.execute_script(
+        "const real = window.fetch; let first = true;"
+        "window.fetch = async (...all) => {"
+        "  if (!first || all[1]?.method !== 'POST') return real(...all);"
+        "  first = false;"
+        "  return new Response('{}', { status: 503, headers: { 'Retry-After': '1' } });"
+        "};"
+    )
+    page.find("#file").send_keys(str(photos["one"]))
+    page.wait(lambda: "sent again" in page.text("#status"))
+    page.wait(lambda: "One face" in page.text("#status"))
+
+
 def test_picture_of_the_camera_is_looked_at(page):
     page.find("#open-camera").click()
     page.wait(lambda: page.focused() == "take")
