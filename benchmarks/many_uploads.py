@@ -1,7 +1,7 @@
 """Sends many photos to a running server at the same moment, and says what became of each.
 
   python -m dmfer_jax.serve --model=model.safetensors --port=8000
-  python benchmarks/many_uploads.py --address=http://127.0.0.1:8000 --photos=path/to/photos --count=50
+  python benchmarks/many_uploads.py --photos=path/to/photos --count=50
 
 Prints how many were served and how many were told to come back, how long each kind waited, the most
 memory that the server had if `--pid` names it, and whether it answers afterwards.

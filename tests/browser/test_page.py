@@ -223,6 +223,20 @@ def test_click_on_a_face_in_the_photo_explains_it(page, photos):
     page.wait(lambda: any(one.is_displayed() for one in page.find_all(".map")))
 
 
+def test_photo_that_is_dropped_anywhere_is_looked_at(page):
+    page.driver.execute_async_script(
+        "const done = arguments[0], canvas = document.createElement('canvas');"
+        "canvas.toBlob((blob) => {"
+        "  const dataTransfer = new DataTransfer();"
+        "  dataTransfer.items.add(new File([blob], '../x.png', { type: 'image/png' }));"
+        "  const drop = new DragEvent('drop', { dataTransfer, bubbles: true, cancelable: true });"
+        "  document.getElementById('meaning').dispatchEvent(drop);"
+        "  done();"
+        "});"
+    )
+    page.wait(lambda: "No face was found" in page.text("#status"))
+
+
 def test_photo_without_a_face_says_so(page, photos):
     page.give(photos["none"], "No face was found")
     assert page.find_all(".face") == []
