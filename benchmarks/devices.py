@@ -27,7 +27,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measurements
-from benchmarks.same_results import plain_layers
 from benchmarks.side_by_side import run
 from dmfer_jax import compiling, distributed, sharding, state, steps
 from dmfer_jax import config as configs
@@ -36,6 +35,7 @@ from dmfer_jax.data import pipeline, sources
 from dmfer_jax.errors import UserError
 from dmfer_jax.feeding import Feed
 from dmfer_jax.models import resnet
+from dmfer_jax.models.formulation import plain
 from dmfer_jax.optimizer import make_optimizer, make_schedule
 from dmfer_jax.prepare import ensure_built
 
@@ -219,7 +219,7 @@ def work(settings: dict[str, Any]) -> None:
 def quick_network() -> Iterator[None]:
     """Makes ResNet-18 a network that compiles in half the time: XLA's layers, half as many."""
     blocks = {"resnet18": {"blocks": (1, 1, 1, 1)}}
-    with plain_layers(), mock.patch.dict(resnet.BACKBONES, blocks):
+    with plain(), mock.patch.dict(resnet.BACKBONES, blocks):
         yield
 
 

@@ -90,10 +90,12 @@ def read_labels(path: Path) -> list[tuple[str, str]]:
 
 def measure_in_process(model_path: str, made: Sequence[Path]) -> dict[str, float]:
     """Seconds of `model.stream` and of `model(photo)` for the same photos, compiling left out."""
-    import dmfer_jax
+    from dmfer_jax.expression_model import ExpressionModel
+    from dmfer_jax.loading import find_model, load_predictor
 
-    model = dmfer_jax.load(model_path)
-    model.predictor.warm_up()
+    predictor = load_predictor(find_model(model_path))
+    predictor.warm_up()
+    model = ExpressionModel(predictor)
     model(made[0])
     found = {}
     for name in ("stream", "calls"):

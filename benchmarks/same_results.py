@@ -8,13 +8,9 @@ order of additions lets two runs part slowly; in float64 what is left is the fun
 """
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
-import flax.linen as nn
 import jax
 import numpy as np
 
@@ -22,7 +18,7 @@ from benchmarks import measurements
 from benchmarks.both_networks import describe_network, make_config
 from benchmarks.side_by_side import run
 from dmfer_jax import sharding, state, steps
-from dmfer_jax.models import channel_attention, resnet
+from dmfer_jax.models.formulation import plain
 from dmfer_jax.optimizer import make_optimizer, make_schedule
 
 CLASSES = 8
@@ -47,14 +43,14 @@ def main() -> None:
     rows = []
     for dtype in ("float32", "float64"):
         ours = train(config, dtype, options.steps)
-        with plain_layers():
-            plain = train(config, dtype, options.steps)
-        difference = np.abs(ours - plain) / plain
+        with plain():
+            others = train(config, dtype, options.steps)
+        difference = np.abs(ours - others) / others
         rows.append(
             {
                 "type": dtype,
                 "losses": ours.tolist(),
-                "losses_of_plain_layers": plain.tolist(),
+                "losses_of_plain_layers": others.tolist(),
                 "largest_relative_difference": {
                     str(until): float(difference[:until].max())
                     for until in sorted({10, 25, options.steps})
@@ -71,27 +67,6 @@ def main() -> None:
     print(measurements.table(["largest difference in", *(f"{n} steps" for n in untils)], shown))
     settings = {"steps": options.steps, "learning_rate": options.learning_rate, "changes": CHANGES}
     measurements.write(options.out, {**measurements.describe(), **settings, "runs": rows})
-
-
-@contextmanager
-def plain_layers() -> Iterator[None]:
-    """Computes convolutions, max pooling and attention as XLA and Flax do."""
-    padding: Any = [(1, 1), (1, 1)]  # its annotation knows names of paddings only
-
-    def pool(x: Any) -> Any:
-        return nn.max_pool(x, (3, 3), (2, 2), padding)
-
-    def attend(q: Any, k: Any, v: Any, tau: Any) -> Any:
-        return jax.nn.softmax(tau * (q @ k.swapaxes(-1, -2)), axis=-1).astype(v.dtype) @ v
-
-    direct = jax.lax.conv_general_dilated
-    with (
-        mock.patch.object(resnet, "convolve", direct),
-        mock.patch.object(channel_attention, "convolve", direct),
-        mock.patch.object(resnet, "max_pool", pool),
-        mock.patch.object(channel_attention, "_attend", attend),
-    ):
-        yield
 
 
 def train(config: Any, dtype: str, number: int) -> np.ndarray:

@@ -26,11 +26,11 @@ def load(model: str, **options: Any) -> "ExpressionModel":
     Args:
       model: the name of a model that this package carries, or the path of a file that
         `python -m dmfer_jax.export` wrote.
-      **options: of `loading.load_model`.
+      **options: of `expression_model.load_model`.
 
     Raises:
       UserError: there is no such model, or the file cannot be used.
     """
-    from dmfer_jax import loading
+    from dmfer_jax.expression_model import load_model
 
-    return loading.load_model(model, **options)
+    return load_model(model, **options)

@@ -1,12 +1,14 @@
-"""Writes a checkpoint of a run as a portable file: weights, labels and preprocessing in one.
+"""Writes a trained network as one file: weights, labels and preprocessing in one.
 
   python -m dmfer_jax.export --workdir=runs/ferplus_cpu --checkpoint=best --out=model.safetensors
+  python -m dmfer_jax.export --model=model.safetensors --to=onnx --int8 --calibrate_on=faces/
 
-Where the run keeps a moving average of its weights, this is what is written, since it is what was
-scored. `dmfer_jax.loading` reads the file, and so does anything that reads safetensors.
+The network is a checkpoint of a run, or in a file that this command wrote before. Where the run
+keeps a moving average of its weights, this is what is written, since it is what was scored. The
+formats are described in `docs/export.md`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,20 @@ from dmfer_jax import command, run_folder, sharding
 from dmfer_jax.config import split_dataset, validate
 from dmfer_jax.data import preprocessing
 from dmfer_jax.errors import UserError
+from dmfer_jax.exported import onnx_file
+from dmfer_jax.formats import calibration, stablehlo
+from dmfer_jax.loading import find_model, load_weights
 from dmfer_jax.loss_options import network_options
 from dmfer_jax.reporting import report as reports
 from dmfer_jax.reporting import writers
 from dmfer_jax.state import TrainState
 from dmfer_jax.trained import load_trained
-from dmfer_jax.weights.portable import Manifest, save_portable
+from dmfer_jax.weights.npz import save_npz
+from dmfer_jax.weights.portable import save_portable
+from dmfer_jax.weights.sealing import Manifest
+
+FORMATS = ("safetensors", "stablehlo", "onnx", "npz")
+"""What `--to` can be, and how the files' names end."""
 
 
 def export(
@@ -34,17 +44,38 @@ def export(
     out: Path,
     *,
     half: bool = False,
-    temperature: float = 1.0,
-    licence: str = "",
-    notes: str = "",
+    **said: Any,
 ) -> Manifest:
-    """Writes a checkpoint of a run as a portable file.
+    """Writes a checkpoint of a run as a portable file, and returns what the file says.
 
     Args:
       workdir: of the run.
       which: "last" or "best".
       out: the file to write; an older one is replaced.
       half: stores kernels in float16.
+      **said: of `take_from_run`.
+
+    Raises:
+      UserError: see `take_from_run`.
+    """
+    manifest, variables = take_from_run(workdir, which, **said)
+    write("safetensors", out, manifest, variables, half=half)
+    return manifest
+
+
+def take_from_run(
+    workdir: Path,
+    which: str,
+    *,
+    temperature: float = 1.0,
+    licence: str = "",
+    notes: str = "",
+) -> tuple[Manifest, dict[str, Any]]:
+    """Returns the network of a checkpoint, ready to be written.
+
+    Args:
+      workdir: of the run.
+      which: "last" or "best".
       temperature: what the logits are divided by, so that probabilities say how often they are
         right (Guo et al., 2017). It goes into the weights of the head, and every reader of the file
         has it.
@@ -52,7 +83,7 @@ def export(
       notes: whatever else a user of them should know.
 
     Returns:
-      What the file says of the network.
+      What a file is to say of the network, and its {"params", "batch_stats"}.
 
     Raises:
       UserError: there is no such run or checkpoint, its weights are not finite, or the temperature
@@ -82,8 +113,39 @@ def export(
         licence=licence,
         notes=notes,
     )
-    save_portable(out, variables, manifest, half=half)
-    return manifest
+    return manifest, variables
+
+
+def write(
+    to: str,
+    out: Path,
+    manifest: Manifest,
+    variables: Mapping[str, Any],
+    *,
+    half: bool = False,
+    calibrate_on: np.ndarray | None = None,
+) -> None:
+    """Writes a network in one of the `FORMATS`; an older file is replaced.
+
+    Args:
+      to: the format.
+      out: the file.
+      manifest: of the network.
+      variables: its {"params", "batch_stats"}.
+      half: of `save_portable`.
+      calibrate_on: of `save_onnx`.
+
+    Raises:
+      UserError: the network cannot be written so, or a package for it is not installed.
+    """
+    if to == "npz":
+        save_npz(out, manifest, variables)
+    elif to == "stablehlo":
+        stablehlo.save_stablehlo(out, manifest, variables)
+    elif to == "onnx":
+        onnx_file().save_onnx(out, manifest, variables, calibrate_on=calibrate_on)
+    else:
+        save_portable(out, variables, manifest, half=half)
 
 
 def _calibrate(
@@ -127,34 +189,92 @@ def _find_scores(workdir: Path, split: str, step: int) -> dict[str, Any] | None:
     return None
 
 
+_OF_RUN = ("checkpoint", "temperature", "licence", "notes")
+"""Flags that say what is taken from a run; a file has these things said of it already."""
+
+
 def main(argv: Sequence[str]) -> None:
-    """Exports the checkpoint that the flags name."""
+    """Exports the network that the flags name."""
     del argv
     options = flags.FLAGS
-    manifest = export(
-        Path(options.workdir),
-        options.checkpoint,
-        Path(options.out),
-        half=options.half,
-        temperature=options.temperature,
-        licence=options.licence,
-        notes=options.notes,
-    )
+    _check_flags(options)
+    out = _out(options)
+    if options.workdir:
+        said = {name: getattr(options, name) for name in _OF_RUN[1:]}
+        said = {name: value for name, value in said.items() if value is not None}
+        manifest, variables = take_from_run(
+            Path(options.workdir), options.checkpoint or "last", **said
+        )
+    else:
+        manifest, variables = load_weights(find_model(options.model))
+    images = None
+    if options.int8:
+        images = (
+            calibration.images_of_folder(Path(options.calibrate_on), manifest)
+            if options.calibrate_on
+            else calibration.images_of_run(Path(options.workdir))
+        )
+    write(options.to, out, manifest, variables, half=options.half, calibrate_on=images)
     training = manifest.training
-    chosen = f"the best on {training['chosen_on']}" if training["chosen_on"] else "the last"
+    chosen = f"the best on {training['chosen_on']}" if training.get("chosen_on") else "the last"
     print(
-        f"{options.out}: {', '.join(manifest.labels)}; {manifest.image_size} x "
-        f"{manifest.image_size} x {manifest.channels}; {training['dataset']}, step "
-        f"{training['step']:,}, {chosen}"
+        f"{out}: {', '.join(manifest.labels)}; {manifest.image_size} x "
+        f"{manifest.image_size} x {manifest.channels}; {training.get('dataset')}, step "
+        f"{training.get('step', 0):,}, {chosen}; {out.stat().st_size / 1e6:.1f} MB"
+        + (f"; int8, calibrated on {len(images)} images" if images is not None else "")
     )
+
+
+def _check_flags(options: Any) -> None:
+    """Refuses flags that contradict each other, before anything is loaded."""
+    if bool(options.workdir) == bool(options.model):
+        raise UserError(
+            "give either --workdir, the folder of a run, or --model, a file that this command wrote"
+            + " (both are given)" * bool(options.workdir)
+        )
+    given = [name for name in _OF_RUN if getattr(options, name) is not None]
+    if options.model and given:
+        raise UserError(
+            f"--{given[0]} goes with --workdir: what a model's file says stays as it was written"
+        )
+    if options.half and options.to != "safetensors":
+        raise UserError(f"--half goes with --to=safetensors; --to is {options.to}")
+    if options.int8 and options.to != "onnx":
+        raise UserError(f"--int8 goes with --to=onnx; --to is {options.to}")
+    if options.calibrate_on and not options.int8:
+        raise UserError("--calibrate_on goes with --int8: only its ranges are taken of images")
+    if options.int8 and options.model and not options.calibrate_on:
+        raise UserError(
+            "--int8 takes ranges of images: name a folder of a hundred or more aligned faces with "
+            "--calibrate_on (with --workdir it takes the run's validation images)"
+        )
+
+
+def _out(options: Any) -> Path:
+    """Returns the file to write."""
+    origin = Path(options.workdir or options.model)
+    name = (origin.resolve().name if options.workdir else origin.stem) + ".int8" * options.int8
+    out = Path(options.out or f"{name}.{options.to}").expanduser()
+    if out.suffix != f".{options.to}":
+        raise UserError(
+            f"--out is {out} and --to is {options.to}: let the name end with .{options.to}, by "
+            "which loaders know the format"
+        )
+    if options.model and out.exists() and out.samefile(find_model(options.model)):
+        raise UserError(f"{out} is the model itself; give another name with --out")
+    return out
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-    flags.DEFINE_enum("checkpoint", "last", ("last", "best"), "Last epoch, or best on validation.")
-    flags.DEFINE_string("out", None, "The file to write, such as model.safetensors.", required=True)
-    flags.DEFINE_bool("half", False, "Stores kernels in float16: half the bytes.")
-    flags.DEFINE_float("temperature", 1.0, "What logits are divided by, for calibration.")
-    flags.DEFINE_string("licence", "", "Of the weights, to be written into the file.")
-    flags.DEFINE_string("notes", "", "What else a user of the weights should know.")
+    flags.DEFINE_string("workdir", None, "Folder of the run to export.")
+    flags.DEFINE_string("model", None, "Or: a file that this command wrote, or a packaged model.")
+    flags.DEFINE_enum("to", "safetensors", FORMATS, "The format.")
+    flags.DEFINE_string("out", None, "The file to write; <name>.<format> unless told.")
+    flags.DEFINE_enum("checkpoint", None, ("last", "best"), "Last epoch, or best on validation.")
+    flags.DEFINE_bool("half", False, "Stores kernels in float16: half the bytes (safetensors).")
+    flags.DEFINE_bool("int8", False, "Convolutions in int8: a quarter of the bytes (onnx).")
+    flags.DEFINE_string("calibrate_on", None, "Folder of aligned faces to take int8's ranges of.")
+    flags.DEFINE_float("temperature", None, "What logits are divided by, for calibration.")
+    flags.DEFINE_string("licence", None, "Of the weights, to be written into the file.")
+    flags.DEFINE_string("notes", None, "What else a user of the weights should know.")
     command.run(main)

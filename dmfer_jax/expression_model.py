@@ -10,10 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from dmfer_jax import exported, loading
 from dmfer_jax.errors import UserError
 from dmfer_jax.faces import FaceFinder, FoundFace, cut_out, scale_face
+from dmfer_jax.formats.program import Loaded
 from dmfer_jax.photos import PhotoLike, read_photo
-from dmfer_jax.predictor import Predictor
+from dmfer_jax.predictor import BUCKETS, Predictor
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class ExpressionModel:
     """Tells the expression of every face of a photo; may be called from any number of threads.
 
     Args:
-      predictor: of the network.
+      predictor: of the network, or a program that was exported.
       finder: of faces.
 
     Attributes:
@@ -67,7 +69,7 @@ class ExpressionModel:
       class_names: of the K classes.
     """
 
-    def __init__(self, predictor: Predictor, finder: FaceFinder | None = None) -> None:
+    def __init__(self, predictor: Predictor | Loaded, finder: FaceFinder | None = None) -> None:
         self.predictor = predictor
         self.class_names = predictor.class_names
         self._finder = finder or FaceFinder()
@@ -190,6 +192,26 @@ class ExpressionModel:
             score=found.score if found else None,
             embedding=embedding,
         )
+
+
+def load_model(
+    model: str, *, finder: FaceFinder | None = None, buckets: Sequence[int] = BUCKETS
+) -> ExpressionModel:
+    """Returns what tells the expressions of the faces in photos.
+
+    Args:
+      model: a name or a path, as of `loading.find_model`: of weights (.safetensors, .npz) or of a
+        program (.onnx, .stablehlo).
+      finder: of faces; one as it comes if not given.
+      buckets: of a `Predictor`. A program needs none.
+
+    Raises:
+      UserError: there is no such model, or the file cannot be used.
+    """
+    path = loading.find_model(model)
+    if path.suffix in exported.PROGRAMS:
+        return ExpressionModel(exported.load_exported(path), finder)
+    return ExpressionModel(loading.load_predictor(path, buckets=buckets), finder)
 
 
 class Looked(NamedTuple):

@@ -14,11 +14,11 @@ from dmfer_jax import state
 from dmfer_jax.config import get_config, validate
 from dmfer_jax.data import preprocessing
 from dmfer_jax.errors import UserError
-from dmfer_jax.expression_model import ExpressionModel
-from dmfer_jax.faces import FaceFinder
 from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.predictor import BUCKETS, Predictor
-from dmfer_jax.weights.portable import Manifest, load_portable
+from dmfer_jax.weights.npz import load_npz
+from dmfer_jax.weights.portable import load_portable
+from dmfer_jax.weights.sealing import Manifest
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 """The models that this package carries, each with its card."""
@@ -50,20 +50,6 @@ def find_model(model: str) -> Path:
     )
 
 
-def load_model(model: str, *, finder: FaceFinder | None = None, **options: Any) -> ExpressionModel:
-    """Returns what tells the expressions of the faces in photos.
-
-    Args:
-      model: a name or a path, as of `find_model`.
-      finder: of faces; one as it comes if not given.
-      **options: of `load_predictor`.
-
-    Raises:
-      UserError: there is no such model, or the file cannot be used.
-    """
-    return ExpressionModel(load_predictor(find_model(model), **options), finder)
-
-
 def load_predictor(
     path: str | os.PathLike[str],
     *,
@@ -74,22 +60,17 @@ def load_predictor(
     """Returns a predictor of the network in a portable file.
 
     Args:
-      path: of a file that `dmfer_jax.export` wrote.
+      path: of a file that `dmfer_jax.export` wrote: a portable file, or one of arrays (.npz).
       buckets: of `Predictor`.
       dtype: of `Predictor`; it need not be the type that was trained in.
       fold: of `Predictor`.
 
     Raises:
-      UserError: the file cannot be used; see `load_portable` and `make_network`.
+      UserError: the file cannot be used; see `load_weights`.
     """
-    manifest, variables = load_portable(path)
-    try:
-        model = make_network(manifest)
-        _check_variables(model, variables, (manifest.image_size, manifest.channels))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    manifest, variables = load_weights(path)
     return Predictor(
-        model,
+        make_network(manifest),
         variables,
         manifest.image_size,
         manifest.channels,
@@ -98,6 +79,25 @@ def load_predictor(
         dtype=dtype,
         fold=fold,
     )
+
+
+def load_weights(path: str | os.PathLike[str]) -> tuple[Manifest, dict[str, Any]]:
+    """Reads a portable file, or a file of arrays (.npz), of a network of this release.
+
+    Returns:
+      Its manifest, and the variables {"params", "batch_stats"} of float32 arrays.
+
+    Raises:
+      UserError: the file cannot be used; see `load_portable`, `load_npz` and `make_network`.
+    """
+    load = load_npz if Path(path).suffix == ".npz" else load_portable
+    manifest, variables = load(path)
+    try:
+        model = make_network(manifest)
+        _check_variables(model, variables, (manifest.image_size, manifest.channels))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return manifest, variables
 
 
 def make_network(manifest: Manifest) -> Dmfer:

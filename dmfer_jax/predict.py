@@ -82,7 +82,13 @@ class Output:
 
 
 def predict_photos(
-    model: ExpressionModel, paths: Sequence[Path], output: Output, *, aligned: bool, bar: bool
+    model: ExpressionModel,
+    paths: Sequence[Path],
+    output: Output,
+    *,
+    aligned: bool,
+    batch: int,
+    bar: bool,
 ) -> None:
     """Writes a row for each face of photos that is not there yet.
 
@@ -91,12 +97,12 @@ def predict_photos(
       paths: of the photos.
       output: where to.
       aligned: whether they are crops of one face each.
+      batch: faces to predict together.
       bar: whether to show how far it is.
     """
     left = [path for path in paths if _name(path) not in output.done]
     if not left:
         return
-    batch = max(model.predictor.buckets)
     shown = counting(Console(stderr=True), len(left), "photos") if bar else nullcontext(_nothing)
     with shown as advance:
         photos = model.stream(left, aligned=aligned, batch=batch)
@@ -189,12 +195,14 @@ def main(argv: Sequence[str]) -> None:
     for reason in listed.unreadable:
         print(f"error: {command.printable(reason)}", file=sys.stderr)
     drawn = Drawn(Path(options.draw), listed.photos + listed.videos) if options.draw else None
-    buckets = (64,) if len(listed.photos) >= _MANY else (1,)
-    model = dmfer_jax.load(options.model, buckets=buckets, finder=FaceFinder(options.side))
+    batch = 64 if len(listed.photos) >= _MANY else 1  # one program to compile, whichever it is
+    model = dmfer_jax.load(options.model, buckets=(batch,), finder=FaceFinder(options.side))
     with open_rows(options.out, options.format, model.class_names, drawn) as output:
         there = len(output.done)
         aligned = options.aligned
-        predict_photos(model, listed.photos, output, aligned=aligned, bar=bool(options.out))
+        predict_photos(
+            model, listed.photos, output, aligned=aligned, batch=batch, bar=bool(options.out)
+        )
         cameras = [] if options.camera is None else [options.camera]
         for source in [*listed.videos, *cameras]:
             predict_video(model, source, output, aligned=aligned)

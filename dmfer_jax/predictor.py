@@ -121,7 +121,7 @@ class Predictor:
         Raises:
           UserError: the images have another type or shape.
         """
-        self._check(images)
+        check_images(images, self.image_shape)
         n, done = len(images), 0
         outputs: list[Any] = []
         for bucket in fill_buckets(n, self.buckets):
@@ -163,17 +163,27 @@ class Predictor:
         outputs: Any = self._model.apply(variables, normalize(images))
         return jax.nn.softmax(outputs.logits), outputs.embedding
 
-    def _check(self, images: Any) -> None:
-        expected = f"uint8 [n, {', '.join(map(str, self.image_shape))}]"
-        if not hasattr(images, "dtype") or not hasattr(images, "shape"):
-            raise UserError(f"images are a {type(images).__name__}; expected an array {expected}")
-        found = f"images are {images.dtype} {list(images.shape)}"
-        if images.dtype != np.uint8:
-            raise UserError(f"{found}; expected {expected}, pixels as in a file, from 0 to 255")
-        if images.ndim == 3:
-            raise UserError(f"{found}; expected {expected}: give one image as images[None]")
-        if images.shape[1:] != self.image_shape:
-            raise UserError(f"{found}; expected {expected}, as the network was trained on")
+
+def check_images(images: Any, image_shape: tuple[int, ...]) -> None:
+    """Checks that something is an array of images.
+
+    Args:
+      images: to be uint8 `[n, h, w, c]`.
+      image_shape: (h, w, c).
+
+    Raises:
+      UserError: it is not.
+    """
+    expected = f"uint8 [n, {', '.join(map(str, image_shape))}]"
+    if not hasattr(images, "dtype") or not hasattr(images, "shape"):
+        raise UserError(f"images are a {type(images).__name__}; expected an array {expected}")
+    found = f"images are {images.dtype} {list(images.shape)}"
+    if images.dtype != np.uint8:
+        raise UserError(f"{found}; expected {expected}, pixels as in a file, from 0 to 255")
+    if images.ndim == 3:
+        raise UserError(f"{found}; expected {expected}: give one image as images[None]")
+    if images.shape[1:] != image_shape:
+        raise UserError(f"{found}; expected {expected}, as the network was trained on")
 
 
 def fill_buckets(n: int, buckets: Sequence[int]) -> list[int]:

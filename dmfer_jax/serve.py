@@ -21,9 +21,11 @@ from absl import flags
 
 from dmfer_jax import command, loading
 from dmfer_jax.errors import UserError
+from dmfer_jax.exported import PROGRAMS
+from dmfer_jax.expression_model import ExpressionModel
 from dmfer_jax.predict import DEFAULT_MODEL
+from dmfer_jax.predictor import Predictor
 from dmfer_jax.reporting.plain_json import to_plain
-from dmfer_jax.weights.portable import load_portable
 
 _CONNECTIONS = 256  # at once, of all clients; the next ones are told to come back
 
@@ -80,12 +82,18 @@ def make(path: Path, *, names: Sequence[str] = ()) -> tuple[Any, Any]:
     from dmfer_jax.serving.limits import Limits
     from dmfer_jax.serving.service import Network, PhotoService
 
+    if path.suffix in PROGRAMS:
+        raise UserError(
+            f"{path} is a program; to say what speaks for a label, the page needs weights: a file "
+            "that ends in .safetensors or .npz"
+        )
     limits, counts = Limits(), Counts()
-    # A photo has few faces, a group a dozen; 64 at once would be compiled for nobody.
-    model = loading.load_model(str(path), buckets=(1, 8))
-    manifest, variables = load_portable(path)
+    manifest, variables = loading.load_weights(path)
     network = Network(loading.make_network(manifest), variables)
-    service = PhotoService(model, network, limits)
+    image = (manifest.image_size, manifest.channels)
+    # A photo has few faces, a group a dozen; 64 at once would be compiled for nobody.
+    predictor = Predictor(*network, *image, manifest.labels, buckets=(1, 8))
+    service = PhotoService(ExpressionModel(predictor), network, limits)
     service.warm_up()
     described = {"name": path.stem, **to_plain(dataclasses.asdict(manifest))}
     card = model_card.read_card(path, path.stem, described)
@@ -162,7 +170,9 @@ def _import_uvicorn() -> Any:
 
 if __name__ == "__main__":
     flags.DEFINE_string(
-        "model", DEFAULT_MODEL, "A model of this package, or a file that dmfer_jax.export wrote."
+        "model",
+        DEFAULT_MODEL,
+        "A model of this package, or a file of weights (.safetensors, .npz).",
     )
     flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; this machine's own unless set.")
     flags.DEFINE_integer("port", 8000, "Port to listen at; 0 takes a free one.")

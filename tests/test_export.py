@@ -1,6 +1,7 @@
 """From a run's checkpoint to a file, and from the file to the same predictions."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,11 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import dmfer_jax
-from dmfer_jax import checkpoint, export, loading, run_folder, sharding, state
+from dmfer_jax import checkpoint, export, formats, loading, run_folder, sharding, state
 from dmfer_jax.data import augment
 from dmfer_jax.errors import UserError
+from dmfer_jax.exported import load_exported
 from dmfer_jax.labels import EXPRESSION_NAMES
 from dmfer_jax.predictor import Predictor
 from dmfer_jax.trained import load_trained
@@ -112,17 +115,22 @@ def test_run_in_bfloat16_that_was_not_scored_keeps_float32_weights(untrained, tm
     assert loading.make_network(manifest).dtype == "bfloat16"
 
 
-def test_command_writes_the_file_and_says_what_is_in_it(finished, tmp_path, monkeypatch, capsys):
-    out = tmp_path / "folder" / "model.safetensors"
-    options: dict[str, Any] = {
-        "workdir": str(finished[0]),
-        "checkpoint": "last",
-        "out": str(out),
-    }
-    options |= {"half": False, "temperature": 1.0, "licence": "", "notes": ""}
-    flags = SimpleNamespace(FLAGS=SimpleNamespace(**options))
+FLAGS: dict[str, Any] = {
+    **dict.fromkeys(("workdir", "model", "out", "checkpoint", "temperature", "licence", "notes")),
+    **{"to": "safetensors", "half": False, "int8": False, "calibrate_on": None},
+}
+
+
+def command(monkeypatch: pytest.MonkeyPatch, **given: Any) -> None:
+    """Runs the command with these flags given."""
+    flags = SimpleNamespace(FLAGS=SimpleNamespace(**{**FLAGS, **given}))
     monkeypatch.setattr(export, "flags", flags)
     export.main([])
+
+
+def test_command_writes_the_file_and_says_what_is_in_it(finished, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "folder" / "model.safetensors"
+    command(monkeypatch, workdir=str(finished[0]), out=str(out))
     said = capsys.readouterr().out
     assert f"{out}: neutral, happiness" in said
     assert "synthetic_faces/tiny" in said
@@ -214,3 +222,82 @@ def test_what_a_loss_asks_of_the_network_and_the_flip_average_are_in_the_file(
     _, variables = load_portable(tmp_path / "model.safetensors")
     outputs: Any = jax.jit(expected.apply)(variables, augment.normalize(jnp.asarray(images)))
     np.testing.assert_allclose(found.probabilities, jax.nn.softmax(outputs.logits), rtol=1e-4)
+
+
+def test_each_format_gives_the_predictions_of_the_run(exported, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
+    expected = dmfer_jax.load(str(exported)).predictor(images)
+    for to in ("npz", "stablehlo", "onnx"):
+        pytest.importorskip({"npz": "numpy", "stablehlo": "flatbuffers"}.get(to, "onnxruntime"))
+        command(monkeypatch, model=str(exported), to=to)
+        found = dmfer_jax.load(f"model.{to}").predictor(images)
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
+        np.testing.assert_allclose(found.embedding, expected.embedding, atol=1e-4)
+
+
+def test_int8_is_calibrated_on_the_runs_validation_images_or_on_a_folder(
+    finished, exported, tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    command(monkeypatch, workdir=str(finished[0]), to="onnx", int8=True, out="a.int8.onnx")
+    valid = finished[1]["checkpoints"]["last"]["splits"]["valid"]["examples"]
+    assert f"int8, calibrated on {valid} images" in capsys.readouterr().out
+    (tmp_path / "faces" / "more").mkdir(parents=True)
+    with pytest.raises(UserError, match="faces holds no picture"):
+        command(monkeypatch, model=str(exported), to="onnx", int8=True, calibrate_on="faces")
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 30, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "faces" / "more" / f"{number}.png")
+    command(monkeypatch, model=str(exported), to="onnx", int8=True, calibrate_on="faces")
+    assert "model.int8.onnx" in (said := capsys.readouterr().out)
+    assert "calibrated on 2 images" in said
+    (tmp_path / "faces" / "broken.jpg").write_text("no picture")
+    with pytest.raises(UserError, match=r"broken\.jpg.*cannot be decoded"):
+        command(monkeypatch, model=str(exported), to="onnx", int8=True, calibrate_on="faces")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({}, "give either --workdir, .* or --model"),
+        ({"workdir": "a", "model": "b"}, "both are given"),
+        ({"model": "b", "checkpoint": "best"}, "--checkpoint goes with --workdir"),
+        ({"model": "b", "temperature": 1.0}, "--temperature goes with --workdir"),
+        ({"workdir": "a", "to": "npz", "half": True}, "--half goes with --to=safetensors"),
+        ({"workdir": "a", "int8": True}, "--int8 goes with --to=onnx"),
+        ({"workdir": "a", "to": "onnx", "calibrate_on": "x"}, "--calibrate_on goes with --int8"),
+        ({"model": "b", "to": "onnx", "int8": True}, "name a folder of a hundred or more"),
+        ({"workdir": "a", "to": "onnx", "out": "a.npz"}, r"end with \.onnx"),
+        ({"model": "nothing", "to": "onnx"}, "there is no model 'nothing'"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(flags, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        command(monkeypatch, **flags)
+    assert not list(tmp_path.iterdir())
+
+
+def test_model_is_not_written_over_itself(exported, monkeypatch):
+    monkeypatch.chdir(exported.parent)
+    with pytest.raises(UserError, match="is the model itself"):
+        command(monkeypatch, model=str(exported))
+
+
+def test_packages_that_are_missing_are_named_with_their_extra(exported, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for module, to, extra in (
+        ("flatbuffers", "stablehlo", "export"),
+        ("onnxruntime", "onnx", "onnx"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setitem(sys.modules, module, None)
+            patched.delitem(sys.modules, "dmfer_jax.formats.onnx_file", raising=False)
+            patched.delattr(formats, "onnx_file", raising=False)
+            missing = rf"'{module}' is not installed; .*\[{extra}\]"
+            with pytest.raises(UserError, match=missing):
+                command(patched, model=str(exported), to=to)
+            with pytest.raises(UserError, match=missing):
+                load_exported(tmp_path / f"model.{to}")

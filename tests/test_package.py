@@ -65,6 +65,7 @@ def imports_of(path: Path) -> set[str]:
         ("dmfer_jax/data", "data|labels|config|errors"),
         ("dmfer_jax/reporting", "reporting|metrics|labels|errors"),
         ("dmfer_jax/models", "models"),
+        ("dmfer_jax/onnx_graph", "onnx_graph|models"),
         ("dmfer_jax/pytorch", "pytorch|loss_options|errors"),
         ("dmfer_jax/weights", "weights|models|reporting.plain_json|errors"),
         ("data_builders", "data.images|data.builds|labels|errors"),

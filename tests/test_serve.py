@@ -58,6 +58,12 @@ def test_command_serves_until_it_is_ended_and_then_tells_counts(tmp_path):
     assert not list((tmp_path / "empty").iterdir())
 
 
+def test_program_is_refused_since_it_cannot_be_explained(tmp_path):
+    (tmp_path / "model.onnx").touch()
+    with pytest.raises(UserError, match="is a program"):
+        serve.make(tmp_path / "model.onnx")
+
+
 def test_address_that_is_taken_is_told(tmp_path):
     with serve.bind("127.0.0.1", 0) as taken:
         taken.listen()

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from dmfer_jax.models import winograd
+from dmfer_jax.models.formulation import is_plain
 
 _SMALL_MAP = 7 * 7
 """Positions of a map up to which one product of patches beats XLA's convolution."""
@@ -66,7 +67,7 @@ def convolve(
     margins = {tuple(pair) for pair in padding}
     margin = next((side for side in (rows // 2, 0) if margins == {(side, side)}), None)
     square = rows == columns and rows % 2 == 1 and stride == window_strides[1]
-    if not square or margin is None or feature_group_count > 1:
+    if is_plain() or not square or margin is None or feature_group_count > 1:
         return direct(x, kernel)
     few_channels = stride == 2 and x.shape[3] <= 4 and margin
     return lax.platform_dependent(

@@ -140,7 +140,7 @@ def beside_mirror_images(images: Array) -> Array:
 
     Not all images and then all mirror images: what lies on several devices stays where it is.
     """
-    both = jnp.stack([images, images[:, :, ::-1]], axis=1)
+    both = jnp.stack([images, jnp.flip(images, axis=2)], axis=1)
     return both.reshape(-1, *images.shape[1:])
 
 
@@ -163,4 +163,6 @@ def keep_top_channels(x: Array, channels: int) -> Array:
     by_scale = x.reshape(n, h, w, c // channels, channels)
     strength = jnp.mean(jnp.square(by_scale), axis=(1, 2), keepdims=True)
     strongest = jnp.argmax(strength, axis=3, keepdims=True)  # [n, 1, 1, 1, channels]
-    return jnp.take_along_axis(by_scale, strongest, axis=3)[:, :, :, 0]
+    # Chosen by comparing, and not by indices, of which runtimes make slow and large programs.
+    chosen = strongest == jnp.arange(c // channels)[:, None]  # [n, 1, 1, scales, channels]
+    return jnp.where(chosen, by_scale, 0).sum(axis=3)

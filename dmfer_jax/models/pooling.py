@@ -7,7 +7,9 @@ lies in. Of equal pixels the first wins, row by row, as in PyTorch and in XLA.
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
+
+from dmfer_jax.models.formulation import is_plain
 
 
 def max_pool(x: Array, margin: int = 1) -> Array:
@@ -17,6 +19,9 @@ def max_pool(x: Array, margin: int = 1) -> Array:
     pixels become 3; with 0 all are rounded down, to whole windows, 5 and 6 pixels become 2.
     """
     ends = (margin, margin)
+    if is_plain():
+        padding = ((0, 0), ends, ends, (0, 0))
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
     return _pool(jnp.pad(x, ((0, 0), ends, ends, (0, 0)), constant_values=-jnp.inf))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from dmfer_jax.models.resnet import ConvNorm
 
@@ -47,7 +47,8 @@ class TwoScaleFeatures(nn.Module):
             for index in range(self.shallow_stage, len(stages)):
                 # Where the backbone rounds halves down, the last row and column would be one more.
                 _, rows, columns, _ = stages[index].shape
-                y = y[:, : 2 * rows, : 2 * columns]
+                n, h, w, c = y.shape
+                y = lax.slice(y, (0, 0, 0, 0), (n, min(h, 2 * rows), min(w, 2 * columns), c))
                 y = layer(y.shape[-1], 3, 2, name=f"shallow_down{index}")(y, train)
             features.append(layer(self.channels, 1, name="shallow")(y, train))
         if self.scales in ("deep", "both"):

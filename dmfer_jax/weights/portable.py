@@ -12,13 +12,10 @@ Everything is covered by digests. `tensors` in the manifest has the SHA-256 of e
 `json.dumps(manifest, sort_keys=True, separators=(",", ":"))`, and so covers the tensors as well.
 """
 
-import dataclasses
-import hashlib
 import json
 import os
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,49 +24,20 @@ import safetensors
 import safetensors.numpy
 
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting.plain_json import to_plain, write_atomically
+from dmfer_jax.reporting.plain_json import write_atomically
 from dmfer_jax.weights import strict_json
 from dmfer_jax.weights.pytorch import from_state_dict, to_state_dict
+from dmfer_jax.weights.sealing import Manifest, describe, seal, some, unseal
 
-FORMAT, VERSION = "dmfer-portable", 1
+FORMAT = "dmfer-portable"
 METADATA_KEY = "dmfer"
 
 LARGEST_HEADER = 2**21
 """Bytes of tensor names, shapes and manifest; ResNet-50's take 109 thousand."""
 
-_MOST_PIXELS = 4096  # along a side
 _LONGEST_NAME = 200  # of a tensor; the network's have up to 40 characters
 _STORED = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 _BY_CLASS = {"head.weight", "head.bias", "centers"}  # tensors with a row for each class
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a network's weights mean.
-
-    Attributes:
-      labels: of the classes, in the order of the logits.
-      image_size: height and width that the network takes, in pixels.
-      channels: 3 (RGB) or 1 (grey).
-      preprocessing: how a picture becomes the network's input (`data.preprocessing.describe`).
-      model: the network's options, as `models.dmfer.Dmfer` takes them.
-      training: dataset, protocol, splits, step, epoch and how it was chosen.
-      scores: on the validation split; None where it was not scored.
-      code_version: of this package.
-      licence: of the weights, for a model card; "" where nothing was said.
-      notes: for a model card.
-    """
-
-    labels: tuple[str, ...]
-    image_size: int
-    channels: int
-    preprocessing: Mapping[str, Any]
-    model: Mapping[str, Any]
-    training: Mapping[str, Any]
-    scores: Mapping[str, Any] | None
-    code_version: str
-    licence: str = ""
-    notes: str = ""
 
 
 def save_portable(
@@ -99,11 +67,7 @@ def save_portable(
                 name: array.astype(np.float16) if array.ndim > 1 else array
                 for name, array in tensors.items()
             }
-    described = to_plain(dataclasses.asdict(manifest))
-    described = {"format": FORMAT, "version": VERSION, **described}
-    described["tensors"] = {name: _describe(array) for name, array in sorted(tensors.items())}
-    described["sha256"] = _digest(described)
-    _check_fields(described)
+    described = seal(manifest, FORMAT, tensors)
     _check_rows(described["labels"], described["tensors"])
     _check_finite({name: array.astype(np.float32) for name, array in tensors.items()})
     text = json.dumps(described, ensure_ascii=False, allow_nan=False)
@@ -127,7 +91,7 @@ def load_portable(path: str | os.PathLike[str]) -> tuple[Manifest, dict[str, Any
     path = Path(path)
     try:
         header = _read_header(path)
-        described = _manifest_of(header)
+        manifest, described = _manifest_of(header)
         tensors = _read_tensors(path, header, described)
         _check_finite(tensors)
         variables = from_state_dict(tensors)
@@ -138,8 +102,7 @@ def load_portable(path: str | os.PathLike[str]) -> tuple[Manifest, dict[str, Any
             f"{path}: {error}. Expected a file that `python -m dmfer_jax.export` wrote; export it "
             "again, or fetch it again from where it came from"
         ) from None
-    fields = {field.name: described[field.name] for field in dataclasses.fields(Manifest)}
-    return Manifest(**{**fields, "labels": tuple(fields["labels"])}), variables
+    return manifest, variables
 
 
 def _read_header(path: Path) -> dict[str, Any]:
@@ -164,8 +127,8 @@ def _read_header(path: Path) -> dict[str, Any]:
         raise ValueError(f"the header cannot be read: {error}") from None
 
 
-def _manifest_of(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the manifest, once it is known to be whole."""
+def _manifest_of(header: Mapping[str, Any]) -> tuple[Manifest, dict[str, Any]]:
+    """Returns the manifest, once it is known to be whole, and as it was written."""
     metadata = header.get("__metadata__")
     if not isinstance(metadata, dict) or set(metadata) != {METADATA_KEY}:
         raise ValueError("found a safetensors file without a manifest of this project")
@@ -176,64 +139,7 @@ def _manifest_of(header: Mapping[str, Any]) -> dict[str, Any]:
         described = strict_json.parse_object(text.encode())
     except ValueError as error:  # text that is no UTF-8 is one, too
         raise ValueError(f"the manifest cannot be read: {error}") from None
-    kind, version = described.get("format"), described.get("version")
-    if kind != FORMAT:
-        raise ValueError(f"found the format {kind!r:.60}")
-    if type(version) is not int or version != VERSION:
-        raise ValueError(
-            f"found version {version!r:.20} of the format, where this release of dmfer-jax reads "
-            f"version {VERSION}: install the release that wrote it"
-        )
-    if described.get("sha256") != _digest(described):
-        raise ValueError("the manifest is damaged: its digest is another")
-    _check_fields(described)
-    return described
-
-
-_TEXT = "text"
-_FIELDS: dict[str, tuple[type, str]] = {
-    "format": (str, _TEXT),
-    "version": (int, "a whole number"),
-    "labels": (list, "a list of texts"),
-    "image_size": (int, "a whole number"),
-    "channels": (int, "a whole number"),
-    "preprocessing": (dict, "an object"),
-    "model": (dict, "an object"),
-    "training": (dict, "an object"),
-    "scores": (dict, "an object, or null"),
-    "code_version": (str, _TEXT),
-    "licence": (str, _TEXT),
-    "notes": (str, _TEXT),
-    "tensors": (dict, "an object"),
-    "sha256": (str, _TEXT),
-}
-
-
-def _check_fields(described: Mapping[str, Any]) -> None:
-    """Refuses a manifest whose fields are not those of its version."""
-    missing, unknown = _FIELDS.keys() - described.keys(), described.keys() - _FIELDS.keys()
-    if missing or unknown:
-        raise UserError(
-            f"the manifest lacks {_some(missing)} and has the unknown fields {_some(unknown)}"
-        )
-    for name, (kind, expected) in _FIELDS.items():
-        value = described[name]
-        if type(value) is not kind and not (name == "scores" and value is None):
-            raise UserError(f"the manifest's {name} is {value!r:.60}; expected {expected}")
-    labels = described["labels"]
-    if not all(isinstance(label, str) and label.strip() for label in labels):
-        raise UserError(f"the manifest's labels are {labels!r:.80}; expected texts")
-    if len(set(labels)) != len(labels) or len(labels) < 2:
-        raise UserError(
-            f"the manifest's labels are {labels!r:.80}; expected two or more, each once"
-        )
-    if not 1 <= described["image_size"] <= _MOST_PIXELS:
-        raise UserError(
-            f"the manifest's image_size is {described['image_size']!r:.40}; expected 1 to "
-            f"{_MOST_PIXELS} pixels"
-        )
-    if described["channels"] not in (1, 3):
-        raise UserError(f"the manifest's channels are {described['channels']!r:.40}; expected 1, 3")
+    return unseal(described, FORMAT), described
 
 
 def _read_tensors(
@@ -242,9 +148,9 @@ def _read_tensors(
     """Returns the tensors, once they are known to be those of the manifest."""
     expected, there = described["tensors"], header.keys() - {"__metadata__"}
     if missing := expected.keys() - there:
-        raise ValueError(f"tensors are missing: {_some(missing)}")
+        raise ValueError(f"tensors are missing: {some(missing)}")
     if extra := there - expected.keys():
-        raise ValueError(f"found tensors that the manifest does not have: {_some(extra)}")
+        raise ValueError(f"found tensors that the manifest does not have: {some(extra)}")
     for name, said in expected.items():
         found = header[name] if isinstance(header[name], dict) else {}
         if str(found.get("dtype")) not in _STORED:
@@ -266,7 +172,7 @@ def _read_tensors(
     with safetensors.safe_open(path, "numpy") as file:  # refuses places that overlap or leave gaps
         for name, said in expected.items():
             array = file.get_tensor(name)
-            if _describe(array)["sha256"] != said["sha256"]:
+            if describe(array)["sha256"] != said["sha256"]:
                 raise ValueError(f"tensor {name[:80]!r} is damaged: its digest is another")
             tensors[name] = array.astype(np.float32, copy=False)
     return tensors
@@ -302,21 +208,3 @@ def _is_description(said: Any) -> bool:
         return False
     shape = said["shape"]
     return isinstance(shape, list) and all(type(size) is int for size in shape)
-
-
-def _describe(array: np.ndarray) -> dict[str, Any]:
-    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    return {"shape": list(array.shape), "sha256": hashlib.sha256(little.tobytes()).hexdigest()}
-
-
-def _digest(described: Mapping[str, Any]) -> str:
-    """Returns the digest of a manifest, whether or not it has one already."""
-    rest = {name: value for name, value in described.items() if name != "sha256"}
-    return hashlib.sha256(strict_json.canonical(rest)).hexdigest()
-
-
-def _some(names: Any) -> str:
-    """Returns the first of some names, and how many there are."""
-    found = sorted(map(str, names))
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return (", ".join(repr(name[:80]) for name in found[:3]) or "none") + more

@@ -1,11 +1,14 @@
-"""An application with random weights of a tiny network, for the tests of the server."""
+"""An application with random weights of a tiny network, and what tests send to it and expect."""
 
 import dataclasses
+import io
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from PIL import Image
 
 from dmfer_jax.data import preprocessing
 from dmfer_jax.expression_model import ExpressionModel
@@ -13,14 +16,15 @@ from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.predictor import Predictor
 from dmfer_jax.reporting.plain_json import to_plain
 from dmfer_jax.serving.app import make_app
-from dmfer_jax.serving.gate import Counts
+from dmfer_jax.serving.gate import HEADERS, Counts
 from dmfer_jax.serving.limits import Limits
 from dmfer_jax.serving.model_card import read_card
 from dmfer_jax.serving.service import Network, PhotoService
-from dmfer_jax.weights.portable import Manifest
+from dmfer_jax.weights.sealing import Manifest
 from tests.models.variables import draw_variables
 
 ASTRONAUT = Path(__file__).parents[1] / "stored" / "astronaut.jpg"
+FACE = ASTRONAUT.read_bytes()
 NAMES = ("happy", "sad", "angry")
 SIZE = 16
 
@@ -70,3 +74,22 @@ def make_tiny_app(
     described = {"name": "tiny", **to_plain(dataclasses.asdict(MANIFEST))}
     card = read_card(Path("no/such/model.safetensors"), "tiny", described)
     return make_app(service, described, card, limits=limits, counts=counts, **options)
+
+
+def encode(pixels: np.ndarray, form: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, form)
+    return file.getvalue()
+
+
+def two_faces() -> bytes:
+    return encode(np.hstack([np.asarray(Image.open(ASTRONAUT).convert("RGB"))] * 2))
+
+
+def refusal(answer: Any, status: int) -> str:
+    """The sentence of an answer that has to be a refusal."""
+    assert answer.status_code == status, answer.text
+    assert list(answer.json()) == ["error"]
+    for name, value in HEADERS.items():
+        assert answer.headers[name] == value
+    return answer.json()["error"]

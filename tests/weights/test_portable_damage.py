@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 from dmfer_jax.errors import UserError
-from dmfer_jax.weights import portable
+from dmfer_jax.weights import portable, sealing
 from dmfer_jax.weights.portable import load_portable, save_portable
 from tests.weights.portable_files import MANIFEST, digest, draw, join_file, rewrite, split_file
 
@@ -159,13 +159,13 @@ def test_sound_manifest_of_tensors_that_are_no_network_is_refused(tmp_path):
     tensors = {"head.weight": np.zeros((3, 2), np.float32), "head.bias": np.zeros(3, np.float32)}
     base = {
         "format": portable.FORMAT,
-        "version": portable.VERSION,
+        "version": sealing.VERSION,
         **json.loads(json.dumps(dataclasses.asdict(MANIFEST))),
     }
 
     def write(extra: dict[str, np.ndarray]) -> Path:
         whole = {**tensors, **extra}
-        described = {name: portable._describe(array) for name, array in whole.items()}
+        described = {name: sealing.describe(array) for name, array in whole.items()}
         manifest = {**base, "tensors": described}
         manifest["sha256"] = digest(manifest)
         path = tmp_path / "bad.safetensors"

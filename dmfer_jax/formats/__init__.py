@@ -1,0 +1,1 @@
+"""Networks in formats of which other programs need to know nothing of this project."""
