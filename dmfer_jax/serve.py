@@ -94,6 +94,7 @@ def make(path: Path, *, names: Sequence[str] = ()) -> tuple[Any, Any]:
     # A photo has few faces, a group a dozen; 64 at once would be compiled for nobody.
     predictor = Predictor(*network, *image, manifest.labels, buckets=(1, 8))
     service = PhotoService(ExpressionModel(predictor), network, limits)
+    predictor.warm_up()
     service.warm_up()
     described = {"name": path.stem, **to_plain(dataclasses.asdict(manifest))}
     card = model_card.read_card(path, path.stem, described)

@@ -46,8 +46,7 @@ class PhotoService:
         self._model, self._network, self._limits = model, network, limits
 
     def warm_up(self) -> None:
-        """Compiles all that requests will need, so that none of them waits for it."""
-        self._model.predictor.warm_up()
+        """Compiles what explains, so that no request waits for it."""
         black = np.zeros((1, *self._model.predictor.image_shape), np.uint8)
         self._explain(black, 0)
 
