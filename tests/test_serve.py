@@ -50,7 +50,10 @@ def test_command_serves_until_it_is_ended_and_then_tells_counts(tmp_path):
             assert "A card of its own" in answer.read().decode()
     finally:
         process.send_signal(signal.SIGTERM)
-        out, said = process.communicate(timeout=60)
+        try:
+            out, said = process.communicate(timeout=60)
+        finally:
+            process.kill()  # nothing is left running, whatever it did
     assert process.returncode == 0
     assert "warning: at 0.0.0.0 others can reach this server" in said
     assert said.endswith("photos 1, faces 1, explained 1, refused 0, failed 0\n")
