@@ -19,6 +19,7 @@ import dmfer_jax
 
 COMMANDS = (
     "predict",
+    "serve",
     "train",
     "evaluate",
     "prepare",

@@ -86,7 +86,7 @@ class ExpressionModel:
         Raises:
           UserError: the photo cannot be read.
         """
-        (found,) = self._describe([self._look(photo, aligned)])
+        (found,) = self._describe([self.look(photo, aligned)])
         return found.faces
 
     def stream(
@@ -103,7 +103,7 @@ class ExpressionModel:
           aligned: as of `__call__`.
           batch: faces, and photos, to predict together at the most.
         """
-        waiting: list[_Looked] = []
+        waiting: list[Looked] = []
         for looked in self._look_ahead(photos, aligned):
             waiting.append(looked)
             if max(len(waiting), sum(len(one.crops) for one in waiting)) >= batch:
@@ -111,31 +111,16 @@ class ExpressionModel:
                 waiting = []
         yield from self._describe(waiting)
 
-    def _look_ahead(self, photos: Iterable[PhotoLike], aligned: bool) -> Iterator["_Looked"]:
-        workers = count_workers()
-        threads = ThreadPoolExecutor(workers, "photos")
-        begun: deque[Future[_Looked]] = deque()
-        try:
-            for photo in photos:
-                begun.append(threads.submit(self._try_to_look, photo, aligned))
-                if len(begun) > 2 * workers:
-                    yield begun.popleft().result()
-            while begun:
-                yield begun.popleft().result()
-        finally:
-            threads.shutdown(cancel_futures=True)
+    def look(self, photo: PhotoLike, aligned: bool = False) -> "Looked":
+        """Returns the faces of a photo cut out, and predicts nothing.
 
-    def _try_to_look(self, photo: PhotoLike, aligned: bool) -> "_Looked":
-        try:
-            return self._look(photo, aligned)
-        except UserError as error:
-            return _Looked(self._no_crops(), [], 0, 0, str(error), "")
-        except MemoryError:
-            reason = f"{_name(photo)} needs more memory than there is"
-            return _Looked(self._no_crops(), [], 0, 0, reason, "")
+        Args:
+          photo: as `__call__` takes it.
+          aligned: as of `__call__`.
 
-    def _look(self, photo: PhotoLike, aligned: bool) -> "_Looked":
-        """Finds the faces of a photo and cuts them out."""
+        Raises:
+          UserError: the photo cannot be read.
+        """
         rgb, scale, note = read_photo(photo)
         size, _, channels = self.predictor.image_shape
         pixels = rgb if channels == 3 else np.asarray(Image.fromarray(rgb).convert("L"))
@@ -151,12 +136,35 @@ class ExpressionModel:
         stacked = np.stack(crops) if crops else self._no_crops()
         stacked = stacked.reshape(-1, *self.predictor.image_shape)
         found = [scale_face(face, scale) for face in found]
-        return _Looked(stacked, found, width, height, "", note)
+        return Looked(stacked, found, width, height, "", note)
+
+    def _look_ahead(self, photos: Iterable[PhotoLike], aligned: bool) -> Iterator["Looked"]:
+        workers = count_workers()
+        threads = ThreadPoolExecutor(workers, "photos")
+        begun: deque[Future[Looked]] = deque()
+        try:
+            for photo in photos:
+                begun.append(threads.submit(self._try_to_look, photo, aligned))
+                if len(begun) > 2 * workers:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+    def _try_to_look(self, photo: PhotoLike, aligned: bool) -> "Looked":
+        try:
+            return self.look(photo, aligned)
+        except UserError as error:
+            return Looked(self._no_crops(), [], 0, 0, str(error), "")
+        except MemoryError:
+            reason = f"{_name(photo)} needs more memory than there is"
+            return Looked(self._no_crops(), [], 0, 0, reason, "")
 
     def _no_crops(self) -> np.ndarray:
         return np.zeros((0, *self.predictor.image_shape), np.uint8)
 
-    def _describe(self, looked: Sequence["_Looked"]) -> Iterator[Photo]:
+    def _describe(self, looked: Sequence["Looked"]) -> Iterator[Photo]:
         """Predicts what was cut out of photos, all of it together."""
         if not looked:
             return
@@ -206,7 +214,7 @@ def load_model(
     return ExpressionModel(loading.load_predictor(path, buckets=buckets), finder)
 
 
-class _Looked(NamedTuple):
+class Looked(NamedTuple):
     """A photo whose faces are found and not yet predicted.
 
     Attributes:

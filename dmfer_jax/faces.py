@@ -22,7 +22,13 @@ from dmfer_jax.errors import UserError
 
 WEIGHTS = Path(__file__).parent / "weights" / "centerface" / "centerface.onnx"
 
-LANDMARKS = ("left eye", "right eye", "nose", "left corner of the mouth", "right corner")
+LANDMARKS = (
+    "left eye",
+    "right eye",
+    "nose",
+    "left corner of the mouth",
+    "right corner of the mouth",
+)
 """What the rows of a face's landmarks are; left is the viewer's left."""
 
 FRAME_LANDMARKS = np.array(

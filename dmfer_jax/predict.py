@@ -23,9 +23,10 @@ from rich.console import Console
 import dmfer_jax
 from dmfer_jax import command
 from dmfer_jax.errors import UserError
-from dmfer_jax.expression_model import ExpressionModel, Face, Photo
+from dmfer_jax.expression_model import ExpressionModel, Photo
 from dmfer_jax.faces import FaceFinder
 from dmfer_jax.photo_files import Listed, list_photos
+from dmfer_jax.photo_record import make_record
 from dmfer_jax.photos import read_photo
 from dmfer_jax.reporting import face_drawing, face_rows
 from dmfer_jax.reporting.counting import counting
@@ -106,7 +107,7 @@ def predict_photos(
     with shown as advance:
         photos = model.stream(left, aligned=aligned, batch=batch)
         for path, photo in zip(left, photos, strict=True):
-            record = _record(_name(path), photo)
+            record = make_record(_name(path), photo)
             if output.drawn and not photo.error:
                 rgb, scale, _ = read_photo(path)
                 image = face_drawing.draw_faces(rgb, record["faces"], scale)
@@ -139,7 +140,7 @@ def predict_video(
             followed = tracks.follow(model(rgb, aligned=aligned), seconds)
             height, width = rgb.shape[:2]
             photo = Photo([one.face for one in followed], width, height, "", "")
-            record = _record(name, photo, seconds, [one.track for one in followed])
+            record = make_record(name, photo, seconds, [one.track for one in followed])
             if output.drawn:
                 video = video or output.drawn.open_video(source, rate)
                 video.write(face_drawing.draw_faces(rgb, record["faces"]))
@@ -147,7 +148,7 @@ def predict_video(
             output.counts.add(photo)
     except UserError as error:
         output.counts.failed += 1
-        output.write(_record(name, Photo([], 0, 0, str(error), "")))
+        output.write(make_record(name, Photo([], 0, 0, str(error), "")))
     finally:
         if video:
             video.close()
@@ -222,35 +223,6 @@ def _say_what_was_done(listed: Listed, counts: Counts, there: int) -> None:
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(4))
         told.append(f"passed over in folders: {kinds}")
     print("; ".join(told), file=sys.stderr)
-
-
-def _record(
-    name: str, photo: Photo, seconds: float | None = None, tracks: Sequence[int] = ()
-) -> dict[str, Any]:
-    """What `face_rows` takes of a photo or a frame."""
-    numbers = tracks or [None] * len(photo.faces)
-    return {
-        "photo": name,
-        "seconds": seconds,
-        "width": photo.width,
-        "height": photo.height,
-        "faces": [_face(face, track) for face, track in zip(photo.faces, numbers, strict=True)],
-        "error": photo.error,
-        "note": photo.note,
-    }
-
-
-def _face(face: Face, track: int | None) -> dict[str, Any]:
-    return {
-        "track": track,
-        "expression": face.expression,
-        "probabilities": {name: round(value, 7) for name, value in face.probabilities.items()},
-        "box": [round(edge, 2) for edge in face.box],
-        "landmarks": None
-        if face.landmarks is None
-        else face.landmarks.astype(float).round(2).tolist(),
-        "score": None if face.score is None else round(face.score, 4),
-    }
 
 
 def _name(path: Path) -> str:

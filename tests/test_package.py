@@ -202,6 +202,9 @@ def test_sdist_makes_the_same_wheel_as_the_checkout_with_nothing_unwanted(built,
         "dmfer_jax/configs/ferplus.py",
         "data_builders/ferplus/ferplus_dataset_builder.py",
         "data_builders/ferplus/CITATIONS.bib",
+        "dmfer_jax/web/index.html",
+        "dmfer_jax/web/page.css",
+        "dmfer_jax/web/page.js",
     ):
         assert name in sizes
     for folder, file in (("dlib_face", "face_recognition_model.bin"), ("centerface", ".onnx")):

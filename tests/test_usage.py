@@ -79,7 +79,7 @@ def test_help_has_a_purpose_examples_and_each_own_flag_but_no_other(name, help_o
     source = (PACKAGE / f"{name}.py").read_text()
     assert said.startswith(f"usage: dmfer {name} ")
     assert (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0] in said
-    assert len(re.findall(rf"^  (?:\w+=\w+ )?dmfer {name} ", said, re.MULTILINE)) >= 2
+    assert len(re.findall(rf"^  (?:\w+=\w+ )?dmfer {name}\b", said, re.MULTILINE)) >= 2
     own = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source))
     if "distributed.define_flags()" in source:
         own |= {"coordinator", "processes", "process"}

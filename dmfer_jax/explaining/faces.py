@@ -100,7 +100,7 @@ def _explain(subject: Subject, split: Split, positions: np.ndarray) -> list[map_
     """Faces at some positions, their maps at the image's size."""
     images = split.images[positions]
     found = grad_cam.explain_faces(subject.model, subject.state.eval_variables(), images)
-    stages = {"shallow": subject.model.shallow_stage, "deep": 4, "compressed": 4}
+    stages = grad_cam.stages_of_maps(subject.model)
     faces = []
     for place, position in enumerate(positions):
         maps = {}

@@ -51,6 +51,7 @@ def explain_faces(
     The map of a scale is that of what the two-scale part reads: the stage's features on their own
     grid, and of the gradient what reaches the logit through this scale alone. The shallow stage's
     part in the deep features belongs to the deep scale. A face's maps do not depend on the others.
+    Of a network that averages over the mirror image, they are of the image as it is.
 
     Args:
       model: not folded.
@@ -59,10 +60,16 @@ def explain_faces(
       classes: int `[n]`, whose logits to explain; of each face the predicted one if None.
     """
     seen = normalize(jnp.asarray(images))
-    found = _explain(model.clone(dtype=jnp.float32), variables, seen, classes)
+    plain = model.clone(dtype=jnp.float32, flip_average=False)
+    found = _explain(plain, variables, seen, classes)
     maps, probabilities = jax.device_get(found)
     in_order = {scale: maps[scale] for scale in (*_places(model), "compressed")}
     return Explained(in_order, probabilities)
+
+
+def stages_of_maps(model: Dmfer) -> dict[str, int]:
+    """Returns the stage of the backbone on whose grid each map is: {"shallow": ..., ...}."""
+    return {"shallow": model.shallow_stage, "deep": 4, "compressed": 4}
 
 
 def lay_over_image(heat: np.ndarray, model: Dmfer, stage: int, size: int) -> np.ndarray:

@@ -135,6 +135,18 @@ def test_maps_of_the_strongest_channels_sum_up_to_the_logits(images, monkeypatch
     np.testing.assert_allclose(found.probabilities[0], odds / odds.sum(), rtol=1e-4)
 
 
+def test_maps_of_a_network_that_averages_over_the_mirror_image_are_of_the_image(
+    images, monkeypatch
+):
+    with_stages(monkeypatch, 1)
+    model = make(scales="shallow", shallow_stage=1, attention="none")
+    variables, classes = draw(model), np.array([2, 0, 1])
+    expected = grad_cam.explain_faces(model, variables, images, classes)
+    found = grad_cam.explain_faces(model.clone(flip_average=True), variables, images, classes)
+    for scale, heat in expected.maps.items():
+        np.testing.assert_array_equal(found.maps[scale], heat)
+
+
 def test_a_cell_lies_over_the_pixels_that_it_is_of(monkeypatch):
     with_stages(monkeypatch, 1, 1)
     model = make(width=0.125)

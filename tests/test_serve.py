@@ -1,0 +1,110 @@
+"""The command: it starts, warns, answers, and ends when it is told to."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from dmfer_jax import serve
+from dmfer_jax.errors import UserError
+from dmfer_jax.weights.portable import save_portable
+from tests.serving.tiny_server import ASTRONAUT, MANIFEST, NAMES, draw_network
+from tests.test_package import run as run_python
+
+
+def test_command_serves_until_it_is_ended_and_then_tells_counts(tmp_path):
+    save_portable(tmp_path / "tiny.safetensors", draw_network().variables, MANIFEST)
+    (tmp_path / "tiny.md").write_text("# A card of its own")
+    (tmp_path / "empty").mkdir()
+    arguments = ["--model=../tiny.safetensors", "--host=0.0.0.0", "--port=0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dmfer_jax.serve", *arguments],
+        cwd=tmp_path / "empty",
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout
+        line = process.stdout.readline()
+        found = re.fullmatch(r"serving tiny at (http://127\.0\.0\.1:\d+/) .*\n", line)
+        assert found, line + (process.stderr.read() if process.stderr else "")
+        photo = ASTRONAUT.read_bytes()
+        with urllib.request.urlopen(found[1] + "api/faces", photo, timeout=60) as answer:
+            (face,) = json.load(answer)["faces"]
+        assert set(face["probabilities"]) == set(NAMES)
+        with urllib.request.urlopen(found[1] + "api/explain?face=1", photo, timeout=60) as answer:
+            assert set(json.load(answer)["maps"]) == {"deep", "compressed"}
+        with urllib.request.urlopen(found[1] + "model", timeout=60) as answer:
+            assert "A card of its own" in answer.read().decode()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            out, said = process.communicate(timeout=60)
+        finally:
+            process.kill()  # nothing is left running, whatever it did
+    assert process.returncode == 0
+    assert "warning: at 0.0.0.0 others can reach this server" in said
+    assert said.endswith("photos 1, faces 1, explained 1, refused 0, failed 0\n")
+    assert out == ""
+    assert not list((tmp_path / "empty").iterdir())
+
+
+def test_program_is_refused_since_it_cannot_be_explained(tmp_path):
+    (tmp_path / "model.onnx").touch()
+    with pytest.raises(UserError, match="is a program"):
+        serve.make(tmp_path / "model.onnx")
+
+
+def test_address_that_is_taken_is_told(tmp_path):
+    with serve.bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"cannot listen at 127.0.0.1, port {port}: Address"):
+            serve.bind("127.0.0.1", port)
+
+
+def test_address_that_is_not_there_is_told():
+    with pytest.raises(UserError, match=r"cannot listen at no\.such\.invalid"):
+        serve.bind("no.such.invalid", 0)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("192.168.1.2", False),
+        ("::", False),
+        ("example.org", False),
+    ],
+)
+def test_only_this_machine_reaches_loopback(host, expected):
+    assert serve.is_loopback(host) == expected
+
+
+def test_missing_extra_is_told_in_one_line(tmp_path):
+    code = """
+import runpy, sys
+sys.modules["starlette"] = None
+sys.argv = ["serve", "--model=nothing"]
+runpy.run_module("dmfer_jax.serve", run_name="__main__")
+"""
+    process = run_python("-c", code, folder=tmp_path, status=2)
+    assert process.stderr.startswith("error: the page needs starlette")
+    assert "pip install 'dmfer-jax[serve]'" in process.stderr
+    assert process.stderr.count("\n") == 1
