@@ -4,8 +4,9 @@
 
 The full method on the face recognition network that lies in this package: both scales, channel
 self-attention, center cosine loss. Trained on the FER+ vote distributions and scored by the
-majority protocol. A first recipe, of which nothing has been searched yet: 85.8 % on PublicTest
-after two hours of two shared CPU cores (results/ferplus_face_cpu_seed0.json).
+majority protocol. Chosen on PublicTest (results/search_face.csv): 96 pixels, for a third more epochs
+in the same time; a rate at which the rescaled weights move; no erasing and no dropout, which cost
+accuracy in so few epochs.
 """
 
 from ml_collections import ConfigDict
@@ -20,17 +21,18 @@ def get_config() -> ConfigDict:
     config.data.dataset = "ferplus"
     config.data.protocol = "majority"
     config.data.train_protocol = "votes"
-    config.data.image_size = 112
+    config.data.image_size = 96
     config.data.channels = 1
+    config.augment.erase = 0.0
     config.model.backbone = "face_resnet"
     config.model.embedding = 256
     config.model.heads = 4
-    config.model.dropout = 0.2
-    config.optimizer.learning_rate = 0.03  # the weights are small: much more destroys them
+    config.model.flip_average = True
+    config.optimizer.learning_rate = 0.2
     config.optimizer.layer_decay = 0.75  # layers drawn at random have more to learn
-    config.optimizer.warmup_epochs = 1.0
-    config.optimizer.ema_decay = 0.999
-    config.train.epochs = 10
+    config.optimizer.warmup_epochs = 0.5
+    config.optimizer.ema_decay = 0.998
+    config.train.epochs = 12
     config.train.batch_size = 64
     config.train.checkpoint_every = 100
     return config
