@@ -44,7 +44,7 @@ def get_config() -> ConfigDict:
     data.channels = 3  # 3 (RGB) or 1 (grey)
     data.train_splits = ("train",)  # trained on; with the validation split no epoch is chosen
     data.valid_split = "valid"  # the best epoch is chosen on this one
-    data.test_splits = ("test",)  # scored once, after training
+    data.test_splits = ("test",)  # scored once, after training; () is none
     # Names of classes to leave out, ("contempt",) makes AffectNet-7 of 8; what a soft target gives
     # to one of them is left away.
     data.drop_classes = ()

@@ -76,10 +76,11 @@ def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
     valid_split = None
     if options.valid_split not in options.train_splits:
         valid_split = sources.load_split(dataset_dir, options.valid_split, options, train=False)
-    elif not set(options.test_splits) & set(split_names(dataset_dir)):
+    elif options.test_splits and not set(options.test_splits) & set(split_names(dataset_dir)):
         raise UserError(
             f"config.data.train_splits has '{options.valid_split}', and no split of "
-            "config.data.test_splits is there: nothing would be left to score"
+            "config.data.test_splits is there: nothing would be left to score. To train a model "
+            "all the same, such as one to hand over, give --config.data.test_splits=()"
         )
     per_epoch = pipeline.steps_per_epoch(train_split, config.train.batch_size)
     if per_epoch < 1:

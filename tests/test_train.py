@@ -16,6 +16,7 @@ from dmfer_jax import (
     checkpoint,
     checkpoint_record,
     evaluate,
+    export,
     feeding,
     loop,
     run_folder,
@@ -252,6 +253,20 @@ def test_training_on_all_that_could_be_scored_is_refused(tiny_config, tmp_path):
     tiny_config.data.test_splits = ("test_of_tomorrow",)
     with pytest.raises(UserError, match="nothing would be left to score"):
         train.train(tiny_config, tmp_path)
+
+
+def test_a_model_to_hand_over_is_trained_on_all_and_scored_on_nothing(
+    tiny_config, tmp_path, capsys
+):
+    tiny_config.data.train_splits = ("train", "valid")
+    tiny_config.data.test_splits = ()
+    tiny_config.data.limit = 48
+    report = train.train(tiny_config, tmp_path)
+    assert report["train"]["examples"] == 48
+    assert [one["splits"] for one in report["checkpoints"].values()] == [{}]
+    assert "Nothing was scored" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["training.png"]
+    assert export.take_from_run(tmp_path, "last")[0].scores is None
 
 
 @pytest.mark.usefixtures("without_figures")

@@ -269,6 +269,8 @@ def draw_report_figures(
 
     for name, (title, checkpoint) in titled_checkpoints(report).items():
         splits = checkpoint["splits"]
+        if not splits:
+            continue
         labels = next(iter(splits.values()))["labels"]
         draw_split_accuracy(at(f"{name}_split_accuracy"), splits, title)
         for split, found in splits.items():

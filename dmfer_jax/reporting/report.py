@@ -183,7 +183,10 @@ def print_report(report: Mapping[str, Any], console: Console | None = None) -> N
 
     for line in _heading(report):
         say(line)
-    shown = list(titled_checkpoints(report).values())
+    shown = [one for one in titled_checkpoints(report).values() if one[1]["splits"]]
+    if not shown:
+        say("Nothing was scored: the validation split was trained on, and no test split is named.")
+        return
     for title, checkpoint in shown:
         _print_splits(console, title, checkpoint["splits"])
         if line := center_line(checkpoint.get("centers")):
