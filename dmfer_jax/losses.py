@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-
-Array = jax.Array
+from jax import Array
 
 
 def normalize(vectors: Array, epsilon: float = 1e-12) -> Array:

@@ -20,8 +20,8 @@ from dmfer_jax.state import TrainState, random_key
 
 Batch = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
-EvalStep = Callable[[dict[str, Any], Batch, "EvalTotals"], tuple["EvalTotals", jax.Array]]
 EvalTotals = dict[str, metrics.Metrics]
+EvalStep = Callable[[dict[str, Any], Batch, EvalTotals], tuple[EvalTotals, jax.Array]]
 
 
 def make_train_step(

@@ -1,5 +1,6 @@
 """The pages that users read: where their links lead."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -32,3 +33,12 @@ def test_every_link_within_the_project_leads_somewhere(page):
         assert target.is_relative_to(ROOT)
         if anchor:
             assert anchor in headings_of(target), f"{link}: no such heading"
+
+
+def test_reference_names_what_there_is():
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    table = text.partition("## Where things are")[2].partition("##")[0]
+    names = re.findall(r"`(dmfer_jax\.[\w.]+)`", table)
+    assert len(names) > 30
+    for name in names:
+        assert name == "dmfer_jax.load" or importlib.util.find_spec(name), name

@@ -6,13 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from dmfer_jax.data.augment import normalize
 from dmfer_jax.data.sources import Images
 from dmfer_jax.models.channel_attention import ChannelSelfAttention
 from dmfer_jax.models.dmfer import Dmfer
-
-Array = jax.Array
 
 
 class Head(NamedTuple):

@@ -12,11 +12,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from dmfer_jax.data.augment import normalize
 from dmfer_jax.models.dmfer import Dmfer, keep_top_channels
-
-Array = jax.Array
 
 
 class Explained(NamedTuple):
