@@ -66,7 +66,7 @@ def get_config() -> ConfigDict:
     augment.contrast = 0.2  # contrast times 1 - contrast to 1 + contrast
 
     config.model = model = ConfigDict()
-    model.backbone = "resnet18"  # resnet18 | resnet34 | resnet50 | face_resnet
+    model.backbone = "resnet18"  # resnet10 | resnet18 | resnet34 | resnet50 | face_resnet
     # Of the resnets: imagenet (7x7/2 and pool) | small (3x3; for 48 and 64 pixels)
     model.stem = "imagenet"
     model.stem_stride = 1  # of the small stem: 1 | 2
@@ -129,7 +129,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     ),
     "data.sampling": ("natural", "balanced", "square_root"),
     "data.channels": (1, 3),
-    "model.backbone": ("resnet18", "resnet34", "resnet50", "face_resnet"),
+    "model.backbone": ("resnet10", "resnet18", "resnet34", "resnet50", "face_resnet"),
     "model.stem": ("imagenet", "small"),
     "model.stem_stride": (1, 2),
     "model.scales": ("both", "deep", "shallow"),

@@ -128,6 +128,7 @@ def make_tiny_config(data_dir: Path) -> ConfigDict:
     config.data.data_dir = str(data_dir)
     config.data.image_size = 32
     config.data.test_splits = ("test", "test_occlusion", "test_pose")
+    config.model.backbone = "resnet10"
     config.model.stem = "small"
     config.model.stem_stride = 2
     config.model.width = 0.125

@@ -13,7 +13,6 @@ import safetensors.numpy
 from dmfer_jax import compiling, initial, loop, run_folder, sharding, state, train
 from dmfer_jax.errors import UserError
 from dmfer_jax.initial import describe_start, read_initial_weights
-from dmfer_jax.models import resnet
 from dmfer_jax.optimizer import make_optimizer, make_schedule
 from dmfer_jax.reporting import figures
 from dmfer_jax.state import TrainState
@@ -55,7 +54,7 @@ def begin(config: Any, workdir: Path, like: Any = None) -> Any:
 
 def test_state_begins_with_the_backbone_and_its_average_too(tiny_config, tmp_path, capsys):
     arrays = file_arrays(tiny_config)
-    path = write(tmp_path / "resnet18.pth", as_torchvision(arrays, "module."))
+    path = write(tmp_path / "resnet10.pth", as_torchvision(arrays, "module."))
     tiny_config.init_from, tiny_config.init_normalization = str(path), "symmetric"
     before = first_state(tiny_config)
     weights = begin(tiny_config, tmp_path, before)
@@ -75,12 +74,12 @@ def test_state_begins_with_the_backbone_and_its_average_too(tiny_config, tmp_pat
 
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     printed = capsys.readouterr().out
-    # 20 convolutions, each with a BatchNorm of four numbers a channel.
-    assert f"weights from resnet18.pth, SHA-256 {digest}:\n  matched 100 of the" in printed
+    # 12 convolutions, each with a BatchNorm of four numbers a channel.
+    assert f"weights from resnet10.pth, SHA-256 {digest}:\n  matched 60 of the" in printed
     assert "not used of the file: 2 (module.fc.weight, module.fc.bias)" in printed
     assert "drawn at random: attention, compress, head, two_scale" in printed
     told = describe_start(tmp_path)["init_from"]
-    assert (told["file"], told["sha256"], told["matched"]) == ("resnet18.pth", digest, 100)
+    assert (told["file"], told["sha256"], told["matched"]) == ("resnet10.pth", digest, 60)
     assert str(tmp_path) not in json.dumps(told)
 
 
@@ -156,12 +155,11 @@ def test_fine_tuning_keeps_what_is_frozen_and_reports_where_it_began(
 ):
     monkeypatch.setattr(figures, "draw_report_figures", lambda *_: [])
     # Less to compile.
-    monkeypatch.setitem(resnet.BACKBONES["resnet18"], "blocks", (1, 1, 1, 1))
     tiny_config.augment.update({f: 0.0 for f in tiny_config.augment if f != "erase_area"})
     tiny_config.model.update({"attention": "none", "scales": "deep"})
     tiny_config.loss.name = "none"
     arrays = file_arrays(tiny_config)
-    path = write(tmp_path / "resnet18.pth", as_torchvision(arrays))
+    path = write(tmp_path / "resnet10.pth", as_torchvision(arrays))
     tiny_config.init_from = str(path)
     tiny_config.init_normalization = "symmetric"
     tiny_config.model.frozen_stages = 2
@@ -193,7 +191,7 @@ def test_fine_tuning_keeps_what_is_frozen_and_reports_where_it_began(
     assert not any("stage2" in name or "stem" in name for name in names)
 
     assert report["init_from"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert report["config"]["init_from"] == "resnet18.pth"
+    assert report["config"]["init_from"] == "resnet10.pth"
     assert str(tmp_path) not in json.dumps(report)
 
 

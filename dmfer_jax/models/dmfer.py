@@ -41,7 +41,7 @@ class Dmfer(nn.Module):
 
     Attributes:
       num_classes: K.
-      backbone: "resnet18", "resnet34", "resnet50" or "face_resnet" (see `FaceResNet`).
+      backbone: "resnet10", "resnet18", "resnet34", "resnet50" or "face_resnet" (see `FaceResNet`).
       stem, stem_stride: see `ResNet`; "face_resnet" has a stem of its own.
       width, frozen_stages: see `ResNet`.
       embedding: C, the channels of each scale and the length of the embedding.

@@ -1,4 +1,4 @@
-"""ResNet-18, 34 and 50 (He et al., 2016) that hand out every stage.
+"""ResNet-18, 34 and 50 (He et al., 2016), and 10, a block a stage, that hand out every stage.
 
 Padding, strides and BatchNorm constants are PyTorch's, so that its weights can be carried over:
 explicit padding, never SAME; momentum 0.9 here is 0.1 there.
@@ -185,6 +185,7 @@ def run_stages(
 
 
 BACKBONES: dict[str, dict[str, Any]] = {
+    "resnet10": {"blocks": (1, 1, 1, 1)},
     "resnet18": {"blocks": (2, 2, 2, 2)},
     "resnet34": {"blocks": (3, 4, 6, 3)},
     "resnet50": {"blocks": (3, 4, 6, 3), "bottleneck": True},

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 
 BACKBONES: dict[str, tuple[tuple[int, ...], bool]] = {
+    "resnet10": ((1, 1, 1, 1), False),
     "resnet18": ((2, 2, 2, 2), False),
     "resnet34": ((3, 4, 6, 3), False),
     "resnet50": ((3, 4, 6, 3), True),

@@ -59,6 +59,7 @@ def test_width_is_a_multiple_of_eight(width, base):
 @pytest.mark.parametrize(
     ("backbone", "parameters"),
     [
+        ("resnet10", 11_689_512 - 513 * 1000 - 6_270_720),  # less a block of each stage
         # torchvision's counts, without the last layer: 512 or 2048 inputs and a bias to 1000.
         ("resnet18", 11_689_512 - 513 * 1000),
         ("resnet34", 21_797_672 - 513 * 1000),
