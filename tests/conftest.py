@@ -61,9 +61,14 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> P
 
 @pytest.fixture(scope="session", autouse=True)
 def _compile_once(shared_folder: Path):
-    """Several tests start the same training; they share its compiled step."""
-    jax.config.update("jax_compilation_cache_dir", str(shared_folder / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    """Several tests start the same training, or the same command; they share what is compiled."""
+    settings = {
+        "jax_compilation_cache_dir": str(shared_folder / "compiled"),
+        "jax_persistent_cache_min_compile_time_secs": 0.5,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
 
 
 @pytest.fixture(scope="session", autouse=True)
