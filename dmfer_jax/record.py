@@ -4,12 +4,13 @@
   python -m dmfer_jax.record --reports=RUN0,RUN1,RUN2 --config=configs/rafdb.py --variant=wide
   python -m dmfer_jax.record --page=README.md
 
-Each row names the command, the commit, the time and the machine. A row of the same run, seed and
-split is replaced.
+Each row names the command, the commit, the time and the machine; of a run's folder also what
+`evaluate --stress` found there. A row of the same run, seed and split is replaced.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -36,8 +37,10 @@ def add_report(report_path: Path, config_path: str, variant: str, out: Path) -> 
       UserError: the report or the config cannot be read, or what is in the CSV are no rows.
     """
     if report_path.is_dir():
-        report_path = report_path / "report.json"
-    report = read_report(report_path)
+        report = read_report(report_path / "report.json")
+        add_stress(report, report_path / "evaluation")
+    else:
+        report = read_report(report_path)
     config = run_folder.complete(report["config"])
     path = find_config(config_path)
     added = rows.rows_of_report(
@@ -49,6 +52,20 @@ def add_report(report_path: Path, config_path: str, variant: str, out: Path) -> 
     )
     rows.append_rows(out, added)
     return len(added)
+
+
+def add_stress(report: dict[str, Any], evaluations: Path) -> None:
+    """Adds to a run's report what later evaluations of its checkpoints under harm have found.
+
+    Args:
+      report: of the run, as `reporting.report` describes it; changed.
+      evaluations: the folder of the reports that `dmfer_jax.evaluate` wrote.
+    """
+    for path in sorted(evaluations.glob("*.json")):
+        for evaluated in read_report(path)["checkpoints"].values():
+            for checkpoint in report["checkpoints"].values():
+                if checkpoint["step"] == evaluated["step"] and "stress" in evaluated:
+                    checkpoint.setdefault("stress", {}).update(evaluated["stress"])
 
 
 def update_page(page: Path) -> None:

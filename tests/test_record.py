@@ -1,5 +1,6 @@
 """Rows of results from reports, and the tables of pages from rows."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from dmfer_jax import record
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import result_tables, rows
-from dmfer_jax.reporting.report import read_report
+from dmfer_jax.reporting.report import read_report, write_report
 
 ROOT = Path(__file__).parent.parent
 PAGE = "Before.\n<!-- results: runs.csv -->\nold\n<!-- end of results -->\nAfter.\n"
@@ -96,3 +97,17 @@ def test_rows_of_a_report_name_the_command_that_repeats_it(tmp_path):
     assert test["command"] == (
         "python -m dmfer_jax.train --config=configs/synthetic.py --config.seed=0"
     )
+
+
+def test_a_row_has_what_a_later_evaluation_found_under_harm(tmp_path, finished):
+    workdir, report = finished
+    evaluated = {"step": report["checkpoints"]["last"]["step"], "epoch": 2, "splits": {}}
+    evaluated["stress"] = {"test": {"mean_accuracy": 0.25}}
+    run = shutil.copytree(workdir, tmp_path / "run")
+    write_report(run / "evaluation" / "last_test.json", {"checkpoints": {"last": evaluated}})
+    out = tmp_path / "runs.csv"
+    record.add_report(run, "configs/synthetic.py", "", out)
+    found = {(row["split"], row["epoch_rule"]): row for row in rows.read_rows(out)}
+    assert float(found["test", "last"]["stress_accuracy"]) == 0.25
+    assert found["valid", "last"]["stress_accuracy"] == ""
+    assert float(found["test", "last"]["hours"]) >= 0
