@@ -47,6 +47,9 @@ def test_the_environment_says_where_and_whether_it_is_kept(tmp_path):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
+        ("--config.modle.width=1", 'Did you mean "model"'),
+        ("--config.train.epochs=many", "config.train.epochs"),
+        ("--wrokdir=x", "Did you mean: workdir"),
         ("--config.=x", "there is no config field ''"),
         ("--config.0b1=1", "there is no config field '0b1'; fields are set as --config.section.f"),
         ("-config.a\x86b", "there is no config field 'a"),
@@ -55,9 +58,10 @@ def test_the_environment_says_where_and_whether_it_is_kept(tmp_path):
         ("--noconfig.model.depthwise=true", "does not take an argument"),
     ],
 )
-def test_field_that_no_config_can_have_is_one_plain_line(argument, message, monkeypatch, capsys):
+def test_flag_that_cannot_be_is_one_plain_line(argument, message, monkeypatch, capsys):
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, "The experiment.", flag_values=values)
+    flags.DEFINE_string("workdir", None, "Where to.", flag_values=values)
     monkeypatch.setattr(flags, "FLAGS", values)
     monkeypatch.setattr(sys, "argv", ["train.py", "--config=configs/synthetic.py", argument])
     with pytest.raises(SystemExit, match="2"):

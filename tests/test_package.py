@@ -95,13 +95,9 @@ def test_imports_point_down(room, allowed):
     ("arguments", "expected"),
     [
         (["--config=configs/synthetic.py", "--config.train.epocs=3"], 'Did you mean "epochs"'),
-        (["--config=configs/synthetic.py", "--config.modle.width=1"], 'Did you mean "model"'),
-        (["--config=configs/synthetic.py", "--config.train.epochs=many"], "config.train.epochs"),
         (["--config=configs/synthetic.py", "--config.model.stem=big"], "'imagenet', 'small'"),
         (["--config=configs/nothing.py"], "configs/ferplus.py"),
-        (["--config=configs/synthetic.py", "--wrokdir=x"], "Did you mean: workdir"),
         (["--config=configs/synthetic.py", "train.epochs=3"], "flags look like --name=value"),
-        ([], "--config"),
     ],
 )
 def test_wrong_flag_is_one_plain_line(tmp_path, arguments, expected):
