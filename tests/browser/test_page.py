@@ -7,7 +7,6 @@ axe-core's axe.min.js, which DMFER_AXE names or `npm install axe-core` puts into
 
 import json
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmfer_jax.serve import bind
 from tests.browser.chromium import CHROMIUM, DRIVER, ENTER, SPACE, TAB, Page, selenium, start
-from tests.serving.tiny_server import ASTRONAUT, GENEROUS, NAMES, make_service, make_tiny_app
+from tests.serving.tiny_server import (
+    ASTRONAUT,
+    GENEROUS,
+    NAMES,
+    make_service,
+    make_tiny_app,
+    serving,
+)
 
 AXE = Path(
     os.environ.get("DMFER_AXE")
@@ -37,16 +42,8 @@ needs_axe = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Of a server of random weights."""
-    uvicorn: Any = pytest.importorskip("uvicorn")
-    listening = bind("127.0.0.1", 0)
-    listening.listen()  # who comes before the server does waits for it
-    app = make_tiny_app(make_service(GENEROUS))
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="critical"))
-    thread = threading.Thread(target=server.run, args=([listening],))
-    thread.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    server.should_exit = True
-    thread.join()
+    with serving(make_tiny_app(make_service(GENEROUS))) as address:
+        yield f"{address}/"
 
 
 @pytest.fixture(scope="module")

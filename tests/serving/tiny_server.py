@@ -1,13 +1,17 @@
 """An application with random weights of a tiny network, and what tests send to it and expect."""
 
+import contextlib
 import dataclasses
 import io
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import uvicorn
 from PIL import Image
 
 from dmfer_jax.data import preprocessing
@@ -15,6 +19,7 @@ from dmfer_jax.expression_model import ExpressionModel
 from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.predictor import Predictor
 from dmfer_jax.reporting.plain_json import to_plain
+from dmfer_jax.serve import bind
 from dmfer_jax.serving.app import make_app
 from dmfer_jax.serving.gate import HEADERS, Counts
 from dmfer_jax.serving.limits import Limits
@@ -74,6 +79,21 @@ def make_tiny_app(
     described = {"name": "tiny", **to_plain(dataclasses.asdict(MANIFEST))}
     card = read_card(Path("no/such/model.safetensors"), "tiny", described)
     return make_app(service, described, card, limits=limits, counts=counts, **options)
+
+
+@contextlib.contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """Serves an application over HTTP meanwhile; gives its address, without a slash behind it."""
+    listening = bind("127.0.0.1", 0)
+    listening.listen()  # who comes before the server does waits for it
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="critical"))
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def encode(pixels: np.ndarray, form: str = "PNG") -> bytes:
