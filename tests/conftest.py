@@ -23,8 +23,10 @@ jax.config.update("jax_num_cpu_devices", 4)
 # Compiling is most of the suite's time, and its networks are too small to gain from it.
 jax.config.update("jax_disable_most_optimizations", True)
 
+# For the commands that tests start: what is set in the environment, here and below, they find set.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 # The older code generator of XLA compiles in half the time; the newest JAX has it no more, and ends
-# the process when it is asked for. What is set here, the processes of the suite find set.
+# the process when it is asked for.
 OLDER_GENERATOR = "--xla_cpu_use_fusion_emitters=false"
 if "XLA_FLAGS" not in os.environ:
     asked = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": OLDER_GENERATOR}

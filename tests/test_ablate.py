@@ -200,10 +200,8 @@ time.sleep(60)
 
 
 def test_run_is_an_ordinary_training_whose_row_tells_what_it_said_of_each_image(
-    planned, tmp_path, data_dir, monkeypatch, capsys
+    planned, tmp_path, data_dir, capsys
 ):
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     one_seed = plan(tmp_path, 1, ("plain",), {"data.data_dir": str(data_dir)})
     assert ablation.run_all(one_seed, ablation.train_apart) == []
     ablate.show_findings(one_seed)

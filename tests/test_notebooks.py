@@ -35,11 +35,9 @@ def run_notebook(
                 cells.append(nbformat.v4.new_code_cell("assert not globals().get('_exit_code')"))
         notebook.cells = cells
         with pytest.MonkeyPatch.context() as patched:
-            patched.setenv("HOME", str(home))  # of records, and of what is compiled
-            patched.delenv("XDG_CACHE_HOME", raising=False)
+            patched.setenv("HOME", str(home))  # of records
             patched.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
             patched.setenv("JAX_PLATFORMS", "cpu")
-            patched.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
             resources = {"metadata": {"path": str(folder)}}
             NotebookClient(notebook, resources=resources, timeout=600).execute()
         return {cell.id: text_of(cell) for cell in cells if cell.cell_type == "code"}

@@ -25,12 +25,7 @@ def test_command_serves_until_it_is_ended_and_then_tells_counts(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "dmfer_jax.serve", *arguments],
         cwd=tmp_path / "empty",
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
-            "XDG_CACHE_HOME": str(tmp_path / "cache"),
-        },
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

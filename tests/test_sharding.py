@@ -117,7 +117,7 @@ def test_training_is_the_same_over_any_number_of_devices(data_dir, tmp_path):
             "model.attention": "none",
             "data.data_dir": str(data_dir),
         },
-        "steps": 8,
+        "steps": 20,
         "types": ["float64"],
         "quick": True,
         "jax": {"jax_disable_most_optimizations": True},

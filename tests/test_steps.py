@@ -125,7 +125,8 @@ def test_class_weights_weigh_the_losses_and_nothing_else(smallest_config):
         np.testing.assert_allclose(weighted[name], expected, rtol=1e-5)
         assert abs(weighted[name] / plain[name] - 1) > 1e-3
     assert weighted["accuracy"] == plain["accuracy"]
-    np.testing.assert_allclose(weighted_state.centers, plain_state.centers, rtol=1e-5)
+    # Other programs round otherwise: by a few units in the last place of the largest.
+    np.testing.assert_allclose(weighted_state.centers, plain_state.centers, rtol=1e-6, atol=2e-7)
 
 
 def test_state_centers_move_for_the_classes_present_only(smallest_config):
