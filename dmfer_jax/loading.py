@@ -23,6 +23,9 @@ from dmfer_jax.weights.sealing import Manifest
 PRETRAINED = Path(__file__).parent / "pretrained"
 """The models that this package carries, each with its card."""
 
+DEFAULT_MODEL = "ferplus-small"
+"""The one of them that commands take unless told."""
+
 
 def find_model(model: str) -> Path:
     """Returns the file of a model.

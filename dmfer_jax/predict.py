@@ -21,7 +21,7 @@ from absl import flags
 from rich.console import Console
 
 import dmfer_jax
-from dmfer_jax import command
+from dmfer_jax import command, loading
 from dmfer_jax.errors import UserError
 from dmfer_jax.expression_model import ExpressionModel, Photo
 from dmfer_jax.faces import FaceFinder
@@ -32,8 +32,6 @@ from dmfer_jax.reporting import face_drawing, face_rows
 from dmfer_jax.reporting.counting import counting
 from dmfer_jax.tracking import Tracks
 from dmfer_jax.video import read_frames
-
-DEFAULT_MODEL = "ferplus-small"
 
 _MANY = 200
 """Photos from which 64 faces at a time pay. Compiling for one takes less, and it is all that a few
@@ -240,7 +238,9 @@ def _nothing(count: int) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string(
-        "model", DEFAULT_MODEL, "A model of this package, or a file that dmfer_jax.export wrote."
+        "model",
+        loading.DEFAULT_MODEL,
+        "A model of this package, or a file that dmfer_jax.export wrote.",
     )
     flags.DEFINE_enum(
         "format", "", ("", "table", "csv", "json"), "Of the rows; JSON is a line for each photo."

@@ -23,7 +23,6 @@ from dmfer_jax import command, loading
 from dmfer_jax.errors import UserError
 from dmfer_jax.exported import PROGRAMS
 from dmfer_jax.expression_model import ExpressionModel
-from dmfer_jax.predict import DEFAULT_MODEL
 from dmfer_jax.predictor import Predictor
 from dmfer_jax.reporting.plain_json import to_plain
 
@@ -172,7 +171,7 @@ def _import_uvicorn() -> Any:
 if __name__ == "__main__":
     flags.DEFINE_string(
         "model",
-        DEFAULT_MODEL,
+        loading.DEFAULT_MODEL,
         "A model of this package, or a file of weights (.safetensors, .npz).",
     )
     flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; this machine's own unless set.")
