@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
+from benchmarks import fuzz_written
 from benchmarks.fuzz_checkpoints import open_record, record_inputs
 from benchmarks.fuzz_inputs import edited, edited_json
 from benchmarks.fuzz_overrides import command_lines, open_overrides
+from benchmarks.fuzz_photos import open_photo, photo_inputs
 from benchmarks.fuzz_weights import inputs as weights_inputs
 from benchmarks.fuzz_weights import open_weights
 from data_builders.affectnet import new_release, old_release
@@ -26,9 +28,9 @@ from data_builders.ferplus import fer2013_files, votes_files
 from data_builders.folder import division
 from data_builders.rafdb import annotations, label_files
 from dmfer_jax import loading
-from dmfer_jax.data import lists, preprocessing
+from dmfer_jax.data import lists
 from dmfer_jax.errors import UserError
-from dmfer_jax.weights.portable import Manifest, load_portable, save_portable
+from dmfer_jax.weights.portable import load_portable, save_portable
 
 Feed = Callable[[Any], None]
 
@@ -73,21 +75,10 @@ def of_source(path: str, read: Callable[[SourceFiles, str], Any], **beside: byte
 
 
 def _save_small(folder: Path) -> Path:
-    """A sound file of a network of one layer, as far as the file can tell."""
-    options = {"backbone": "resnet18", "width": 0.5, "learned_centers": False, "dtype": "float32"}
-    manifest = Manifest(
-        labels=("happy", "sad"),
-        image_size=48,
-        channels=1,
-        preprocessing=preprocessing.describe(48, 1),
-        model=options,
-        training={"dataset": "folder/mine", "epoch": 1.5},
-        scores=None,
-        code_version="0.1.0",
-    )
-    head = {"kernel": np.ones((2, 2), np.float32), "bias": np.zeros(2, np.float32)}
-    save_portable(folder / "small.safetensors", {"params": {"head": head}}, manifest)
-    return folder / "small.safetensors"
+    """A sound file of a network of one layer."""
+    path = folder / "small.safetensors"
+    save_portable(path, fuzz_written.small_variables(), fuzz_written.small_manifest())
+    return path
 
 
 def _split(content: bytes) -> tuple[dict[str, Any], bytes]:
@@ -281,6 +272,8 @@ def make_targets(folder: Path) -> dict[str, Target]:
     return {
         **{name: Target(drawn, open_weights) for name, drawn in weights_inputs().items()},
         **_portable_targets(folder),
+        **{name: Target(*both) for name, both in fuzz_written.targets(folder).items()},
+        "photo": Target(photo_inputs(), open_photo),
         "checkpoint record": Target(record_inputs(), open_record),
         "RAN list": Target(_LIST_INPUTS, open_lists),
         "FER2013 csv": Target(

@@ -226,7 +226,7 @@ class RowFile:
                     self.failed += found.failed
                 self.done.add(found.photo)
                 end = lines.end
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._is_other(f"line {lines.number}: {error}") from error
         begins = self._rows.begins.encode()
         if lines.tail[: len(begins)] != begins[: len(lines.tail)]:

@@ -13,11 +13,9 @@ it back. A run keeps what it said of all its splits in one npz file beside its r
 import csv
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +26,9 @@ StrPath = str | os.PathLike[str]
 
 SUM_TOLERANCE = 1e-3
 """How far the probabilities of a row may be from 1 together: four digits after the point do."""
+
+# Kinds of the arrays of a run, by NumPy's letters.
+_KINDS = {"names": "U", "labels": "i", "probabilities": "f"}
 
 
 class Predictions(NamedTuple):
@@ -150,15 +151,17 @@ def read_run_predictions(path: StrPath) -> tuple[tuple[str, ...], dict[str, Pred
         with np.load(path, allow_pickle=False) as arrays:
             splits = {key.partition("/")[0]: None for key in arrays if key.endswith("/names")}
             found = {
-                split: Predictions(*(arrays[f"{split}/{field}"] for field in Predictions._fields))
+                split: Predictions(
+                    *(_take(arrays, f"{split}/{field}", kind) for field, kind in _KINDS.items())
+                )
                 for split in splits
             }
-            class_names = tuple(arrays["class_names"].tolist())
+            class_names = tuple(_take(arrays, "class_names", "U").tolist())
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such file; a run writes it beside its report when training ends"
         ) from None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # a damaged header makes Python's parser raise nearly anything
         raise UserError(f"{path} cannot be read as predictions of a run ({error})") from error
     for split, one in found.items():
         shape = (len(one.labels), len(class_names))
@@ -168,6 +171,14 @@ def read_run_predictions(path: StrPath) -> tuple[tuple[str, ...], dict[str, Pred
                 f"probabilities of shape {one.probabilities.shape}; expected {shape}"
             )
     return class_names, found
+
+
+def _take(arrays: Any, name: str, kind: str) -> np.ndarray:
+    """Returns an array of a file, if it is of that kind."""
+    array = arrays[name]
+    if not isinstance(array, np.ndarray) or array.dtype.kind != kind or not array.ndim:
+        raise ValueError(f"'{name}' is no array of the type that a run writes")
+    return array
 
 
 def _read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:

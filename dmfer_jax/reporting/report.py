@@ -93,7 +93,7 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{path}: no such file. A report is written when training ends; expected the path of "
             f"a report.json."
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: found text that is not JSON ({error}), expected a report."
         ) from None

@@ -129,24 +129,12 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     if rest:
         print(f"{path}: the last line was cut short and is left away")
     rows = csv.reader(io.StringIO(whole))
-    header = next(rows, None)
-    if header is None:
-        return []
-    if tuple(header) != COLUMNS:
-        odd = sorted(set(header) ^ set(COLUMNS)) or ["their order"]
+    try:
+        return _parse(path, rows)
+    except csv.Error as error:
         raise UserError(
-            f"{path}, line 1: the columns are not those of results; what differs: {', '.join(odd)}."
-            " Move the file away; a new one is made from the runs beside it."
-        )
-    found = []
-    for row in rows:
-        if len(row) != len(COLUMNS):
-            raise UserError(
-                f"{path}, line {rows.line_num}: found {len(row)} columns, expected {len(COLUMNS)}. "
-                "Delete this line; it is made anew from its run."
-            )
-        found.append(dict(zip(COLUMNS, row, strict=True)))
-    return found
+            f"{path}, line {rows.line_num}: {error}; expected a row of results"
+        ) from None
 
 
 def append_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, str]]) -> None:
@@ -175,6 +163,28 @@ def append_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, str]])
         plain_json.write_atomically(path, write)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _parse(path: Path, rows: Any) -> list[dict[str, str]]:
+    """Returns what a `csv.reader` of a file reads."""
+    header = next(rows, None)
+    if header is None:
+        return []
+    if tuple(header) != COLUMNS:
+        odd = sorted(set(header) ^ set(COLUMNS)) or ["their order"]
+        raise UserError(
+            f"{path}, line 1: the columns are not those of results; what differs: {', '.join(odd)}."
+            " Move the file away; a new one is made from the runs beside it."
+        )
+    found = []
+    for row in rows:
+        if len(row) != len(COLUMNS):
+            raise UserError(
+                f"{path}, line {rows.line_num}: found {len(row)} columns, expected {len(COLUMNS)}. "
+                "Delete this line; it is made anew from its run."
+            )
+        found.append(dict(zip(COLUMNS, row, strict=True)))
+    return found
 
 
 def row_key(row: Mapping[str, str]) -> tuple[str, ...]:

@@ -97,7 +97,10 @@ def _read_array(name: str, content: bytes) -> np.ndarray:
     file = io.BytesIO(content)
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError(f"array {name[:80]!r} is of a version of NumPy's format not used here")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    try:
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception:  # a damaged header makes Python's parser raise nearly anything
+        raise ValueError(f"array {name[:80]!r} has a damaged header") from None
     data = content[file.tell() :]
     if dtype not in (np.dtype("<f4"), np.dtype("u1")) or fortran:
         raise ValueError(f"array {name[:80]!r} is {dtype}, or lies in Fortran's order")
