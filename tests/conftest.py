@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import gc
 import os
 import pickle
 import shutil
@@ -22,9 +23,15 @@ from dmfer_jax.prepare import ensure_built
 jax.config.update("jax_num_cpu_devices", 4)
 # Compiling is most of the suite's time, and its networks are too small to gain from it.
 jax.config.update("jax_disable_most_optimizations", True)
+# Nobody reads from which line of Python an instruction comes, and noting it takes a while.
+jax.config.update("jax_traceback_in_locations_limit", 0)
+# Tracing makes many objects that live on; to look through them again and again took a tenth of the
+# time.
+gc.set_threshold(200_000, 50, 100)
 
 # For the commands that tests start: what is set in the environment, here and below, they find set.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 # The older code generator of XLA compiles in half the time; the newest JAX has it no more, and ends
 # the process when it is asked for.
 OLDER_GENERATOR = "--xla_cpu_use_fusion_emitters=false"
