@@ -214,6 +214,14 @@ def number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
+def whole_percent(share: float) -> str:
+    """Returns a share from 0 to 1 as whole percent; nearly none or all is not said to be it."""
+    text = f"{100 * share:.0f} %"
+    if text == "0 %" and share > 0:
+        return "<1 %"
+    return ">99 %" if text == "100 %" and share < 1 else text
+
+
 def percent(value: float | None, digits: int = 2) -> str:
     """Formats a fraction from 0 to 1 in percent; "-" for None.
 

@@ -56,11 +56,6 @@ def plain_axes(axes: Axes, grid: Literal["x", "y"] = "y") -> None:
     axes.set_axisbelow(True)
 
 
-def whole_percent(share: float) -> str:
-    """Returns a share from 0 to 1 as whole percent, a small one not as none."""
-    return "<1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
-
-
 def label_matrix(axes: Axes, names: Sequence[str], below: Sequence[str] = ()) -> None:
     """Writes the class names beside rows and columns, and something below those of the rows."""
     wrapped = [textwrap.fill(name, 24) for name in names]

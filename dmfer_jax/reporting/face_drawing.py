@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import plain_json
+from dmfer_jax.reporting.console import whole_percent
 
 _INK, _PAPER = "#000000", "#E69F00"
 
@@ -33,7 +34,7 @@ def draw_faces(rgb: np.ndarray, faces: Sequence[Mapping[str, Any]], scale: float
         left, top, right, bottom = (edge / scale for edge in face["box"])
         draw.rectangle((left, top, right, bottom), outline=_PAPER, width=line)
         # As wide as the face, within what can be read and what covers too much.
-        text = f"{face['expression']} {100 * face['probabilities'][face['expression']]:.0f} %"
+        text = f"{face['expression']} {whole_percent(face['probabilities'][face['expression']])}"
         if face.get("track"):
             text = f"{face['track']}: {text}"
         most = max(image.size) / 25

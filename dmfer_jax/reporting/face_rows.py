@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import plain_json
+from dmfer_jax.reporting.console import whole_percent
 
 SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "json"}
 """What the name of a file ends in -> its format."""
@@ -115,9 +116,9 @@ class Table:
         likely = sorted(face["probabilities"].items(), key=lambda item: -item[1])
         first, second = likely[0], likely[1] if len(likely) > 1 else ("", 0.0)
         box = ", ".join(f"{edge:.0f}" for edge in face["box"])
-        following = f"{second[0]} {100 * second[1]:.0f} %"
+        following = f"{second[0]} {whole_percent(second[1])}"
         return (
-            f"{number:>4}  {first[0]:<12} {100 * first[1]:>9.0f} %  {following:<22} {box:<26} "
+            f"{number:>4}  {first[0]:<12} {whole_percent(first[1]):>11}  {following:<22} {box:<26} "
             f"{name}\n"
         )
 

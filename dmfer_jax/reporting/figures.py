@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from dmfer_jax.reporting.calibration_figures import draw_reliability
+from dmfer_jax.reporting.console import whole_percent
 from dmfer_jax.reporting.drawing import (
     BLUE,
     GREEN,
@@ -23,7 +24,6 @@ from dmfer_jax.reporting.drawing import (
     percent_ticks,
     plain_axes,
     save,
-    whole_percent,
     write_cell,
 )
 from dmfer_jax.reporting.report import titled_checkpoints

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from dmfer_jax.reporting.drawing import BLUE, VERMILLION, StrPath, new_figure, save, whole_percent
+from dmfer_jax.reporting.console import whole_percent
+from dmfer_jax.reporting.drawing import BLUE, VERMILLION, StrPath, new_figure, save
 
 
 class Face(NamedTuple):

@@ -6,7 +6,14 @@ import re
 import pytest
 from rich.console import Console
 
-from dmfer_jax.reporting.console import Progress, duration, number, percent, print_table
+from dmfer_jax.reporting.console import (
+    Progress,
+    duration,
+    number,
+    percent,
+    print_table,
+    whole_percent,
+)
 
 
 class Clock:
@@ -145,3 +152,18 @@ def test_table_of_plain_text_has_one_line_per_row():
     assert ["Title"] in lines
     assert ["valid", "81.20", "%"] in lines
     assert ["test", "-"] in lines
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.0, "0 %"),
+        (0.001, "<1 %"),
+        (0.006, "1 %"),
+        (0.5, "50 %"),
+        (0.997, ">99 %"),
+        (1.0, "100 %"),
+    ],
+)
+def test_nearly_none_and_nearly_all_are_told_from_none_and_all(share, text):
+    assert whole_percent(share) == text
