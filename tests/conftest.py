@@ -100,8 +100,7 @@ def convolve_as_users_do(monkeypatch: pytest.MonkeyPatch):
 def data_dir(shared_folder: Path) -> Path:
     """A folder that holds the records of the tiny embedded faces."""
     folder = shared_folder / "records"
-    with _locked(shared_folder / "records.lock"):  # one builds, the others find it
-        ensure_built("synthetic_faces/tiny", "", str(folder))
+    ensure_built("synthetic_faces/tiny", "", str(folder))  # one builds, the others wait for it
     return folder
 
 
