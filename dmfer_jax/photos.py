@@ -74,9 +74,10 @@ def _read_file(path: Path) -> bytes:
         encoded = b""
         if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_BYTES:
             encoded = path.read_bytes()
-    except (OSError, ValueError) as error:  # the second: a NUL in the path
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path} cannot be read: {reason}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read: its name has a NUL in it") from error
     if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
         raise UserError(f"{path} is no file; expected a photo")
     if status.st_size > MAX_BYTES:

@@ -98,7 +98,7 @@ def test_bomb_is_refused_before_it_is_decoded():
         (np.zeros((0, 4, 3), np.uint8), r"array uint8 \[0, 4, 3\]"),
         (7, "is a int; expected a path"),
         ("no/such.jpg", r"no/such\.jpg cannot be read: No such file"),
-        ("nul\0.jpg", "cannot be read: embedded null"),
+        ("nul\0.jpg", "cannot be read: its name has a NUL"),
         (Path("/dev/zero"), "is no file"),
     ],
 )
