@@ -13,7 +13,7 @@ from benchmarks import fuzz
 from benchmarks.fuzz_targets import Target, make_targets
 from dmfer_jax.errors import UserError
 
-INPUTS = 200
+INPUTS = 120
 
 # ml_collections loads a config in an old way.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module.. method:DeprecationWarning")
