@@ -87,6 +87,8 @@ class Json:
             record = json.loads(line)
             if not isinstance(record, dict) or not {"photo", "seconds", "error"} <= record.keys():
                 raise ValueError("it is of no photo")
+            if not isinstance(record["photo"], str):
+                raise ValueError("its photo is no name")
             yield _Found(record["photo"], record["seconds"] is not None, bool(record["error"]))
 
 
