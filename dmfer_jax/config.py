@@ -198,8 +198,10 @@ def validate(config: ConfigDict) -> None:
     """Checks every value, and the combinations that cannot work.
 
     Raises:
-      UserError: naming the field, its value and what is allowed.
+      UserError: naming the field, its value and what is allowed; also where a field is missing, or
+        is none of `get_config()`, as mistyped ones are.
     """
+    _validate_fields(config, get_config())
 
     def value(path: str) -> Any:
         found: Any = config
@@ -232,6 +234,18 @@ def validate(config: ConfigDict) -> None:
         )
     _validate_splits(config.data)
     _validate_combinations(config.model, config.loss)
+
+
+def _validate_fields(config: ConfigDict, known: ConfigDict, path: str = "config") -> None:
+    if unknown := sorted(set(config) - set(known)):
+        raise UserError(
+            f"{path} has no field {unknown[0]!r}; its fields are {', '.join(sorted(known))}"
+        )
+    for name, default in known.items():
+        if name not in config:
+            raise UserError(f"{path}.{name} is missing; as it comes, it is {default!r}")
+        if isinstance(default, ConfigDict):
+            _validate_fields(config[name], default, f"{path}.{name}")
 
 
 def split_dataset(dataset: str) -> tuple[str, str]:

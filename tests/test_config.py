@@ -112,6 +112,22 @@ def test_every_field_but_names_and_switches_has_a_wrong_value():
     assert paths - free - {"model.depthwise", "model.flip_average"} == WRONG.keys()
 
 
+@pytest.mark.parametrize(
+    ("section", "said"), [(None, "config has"), ("augment", "config.augment has")]
+)
+def test_mistyped_field_of_a_config_file_is_refused(section, said):
+    config = configs.get_config()
+    (config[section] if section else config).flp = 0.3
+    with pytest.raises(UserError, match=f"{said} no field 'flp'; its fields are"):
+        configs.validate(config)
+
+
+def test_section_that_was_replaced_by_part_of_itself_is_refused():
+    config = with_value("augment", {"flip": 0.0})
+    with pytest.raises(UserError, match=r"config\.augment\.brightness is missing; .* it is 0\.2"):
+        configs.validate(config)
+
+
 def test_nothing_is_scored_on_what_it_was_trained_on():
     config = with_value("data.test_splits", ("valid", "test"))
     configs.validate(config)  # a validation split may be scored after training, too
