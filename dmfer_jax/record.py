@@ -82,7 +82,7 @@ def update_page(page: Path) -> None:
     except OSError as error:
         raise UserError(f"{page}: {error.strerror}; expected a page in Markdown") from error
     try:
-        made = result_tables.render_page(text, lambda name: rows.read_rows(page.parent / name))
+        made = result_tables.render_page(text, page.parent)
     except UserError as error:
         raise UserError(f"{page}: {error}") from error
     plain_json.write_text(page, made)

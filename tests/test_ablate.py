@@ -1,5 +1,6 @@
 """An ablation from plan to table: what is run, that it goes on, and that nothing is run twice."""
 
+import re
 import shutil
 import signal
 import sys
@@ -13,7 +14,7 @@ from dmfer_jax import ablate, ablation, config
 from dmfer_jax.ablation import ROWS, Ablation
 from dmfer_jax.errors import UserError
 from dmfer_jax.interruption import Interruption
-from dmfer_jax.reporting import rows
+from dmfer_jax.reporting import result_tables, rows
 from dmfer_jax.reporting.predictions import read_run_predictions
 from tests.made_up import leave_run
 
@@ -228,6 +229,10 @@ def test_table_and_figure_are_made_of_the_runs_that_are_done(planned, capsys):
     assert "1 comparison with plain" in capsys.readouterr().out
     for name in ("table.md", "differences.csv", "ablation.png", "ablation.pdf"):
         assert (planned.out / name).is_file()
+    table = result_tables.render_page(
+        "<!-- results: out -->\n<!-- end of results -->", planned.out.parent
+    )
+    assert re.search(r"`cosine` .* [+-]0\.00 \[.*\] \| 2 \|", table)
 
 
 def test_seed_and_nothing_done_are_told_in_plain_words(planned, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 from dmfer_jax import record
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting import result_tables, rows
+from dmfer_jax.reporting import ablation_table, result_tables, rows
 from dmfer_jax.reporting.report import read_report, write_report
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +34,7 @@ def row(seed: int, **changes: str) -> dict[str, str]:
 def test_the_tables_of_this_project_are_those_of_its_files(page):
     """If it fails: python -m dmfer_jax.record --page=README.md."""
     text = (ROOT / page).read_text()
-    assert result_tables.render_page(text, lambda name: rows.read_rows(ROOT / name)) == text
+    assert result_tables.render_page(text, ROOT) == text
 
 
 def test_a_line_is_of_all_seeds_and_of_the_last_epoch():
@@ -57,6 +57,42 @@ def test_a_line_is_of_all_seeds_and_of_the_last_epoch():
         "- `tiny` `wide`: `train --config.seed=0`",
     ]
     assert "90.00" not in table
+
+
+def test_an_ablation_has_a_line_for_each_variant_with_its_difference(tmp_path):
+    made = [
+        row(seed, variant=variant, accuracy=accuracy, cpu_hours="0.25", command=f"{variant}{seed}")
+        for variant, scores in (("plain", ("0.8", "0.82")), ("cosine", ("0.81", "0.84")))
+        for seed, accuracy in enumerate(scores)
+    ]
+    chosen = row(0, variant="plain", accuracy="0.99", epoch_rule="best-on-valid")
+    rows.append_rows(tmp_path / "grid" / "runs.csv", [*made, chosen])
+    columns = ablation_table.DIFFERENCE_COLUMNS
+    line = "tiny,valid,cosine,plain,{},0+1,3191,{},-0.005,0.034,0.95"
+    lines = [",".join(columns), line.format("accuracy", 0.015), line.format("macro_f1", 0.5)]
+    (tmp_path / "grid" / "differences.csv").write_text("\n".join(lines) + "\n")
+    page = tmp_path / "page.md"
+    page.write_text(PAGE.replace("runs.csv", "grid"))
+    record.update_page(page)
+    table = page.read_text().splitlines()[2:]
+    assert table[0].startswith(
+        "| variant | scored on | accuracy | mean-class | macro-F1 | accuracy"
+    )
+    assert table[2:4] == [
+        "| `plain` | ferplus valid, majority | 81.00 ± 1.41 | - | - | - | 2 |",
+        "| `cosine` | ferplus valid, majority | 82.50 ± 2.12 | - | - | +1.50 [-0.50, +3.40] | 2 |",
+    ]
+    assert table[5].startswith("Epoch 3, the last; 3,191 images; 0.25 CPU hours a run;")
+    assert table[6] == "`plain0`"
+    for wrong, said in ((line.format("x", "none"), "could not convert"), ("a,b", "zip")):
+        (tmp_path / "grid" / "differences.csv").write_text(f"{lines[0]}\n{wrong}\n")
+        with pytest.raises(UserError, match=rf"differences\.csv cannot be read \({said}"):
+            record.update_page(page)
+    (tmp_path / "grid" / "differences.csv").write_text("variant\ncosine\n")
+    with pytest.raises(
+        UserError, match=r"differences\.csv cannot be read \(its columns are others"
+    ):
+        record.update_page(page)
 
 
 def test_a_page_keeps_what_stands_around_its_tables(tmp_path):

@@ -162,6 +162,27 @@ DIFFERENCE_COLUMNS = (
 """The columns of `differences.csv`."""
 
 
+def read_differences(path: Path) -> list[dict[str, str]]:
+    """Reads the `differences.csv` of an ablation.
+
+    Returns:
+      {column of `DIFFERENCE_COLUMNS`: text} for each line.
+
+    Raises:
+      UserError: it cannot be read, or is something else.
+    """
+    try:
+        header, *lines = csv.reader(path.read_text(encoding="utf-8").splitlines())
+        if tuple(header) != DIFFERENCE_COLUMNS:
+            raise ValueError("its columns are others")
+        found = [dict(zip(header, line, strict=True)) for line in lines]
+        for one in found:
+            _ = [float(one[column]) for column in ("difference", "low", "high")]
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read ({error}); expected what ablate writes") from error
+    return found
+
+
 def _write_differences(path: Path, findings: Findings) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
@@ -190,7 +211,7 @@ def _check_same_images(split: str, variant: str, pairs: list[list[Predictions]])
     return first.labels
 
 
-_SCORES = {"accuracy": "accuracy", "mean_class_accuracy": "mean-class", "macro_f1": "macro-F1"}
+SCORES = {"accuracy": "accuracy", "mean_class_accuracy": "mean-class", "macro_f1": "macro-F1"}
 
 
 def _tables(findings: Findings, split: str) -> list[tuple[str, Sequence[str], list[Sequence[str]]]]:
@@ -199,7 +220,7 @@ def _tables(findings: Findings, split: str) -> list[tuple[str, Sequence[str], li
     tables = []
     for rule in dict.fromkeys(row["epoch_rule"] for row in of_split):
         rows = [row for row in of_split if row["epoch_rule"] == rule]
-        columns = dict(_SCORES)
+        columns = dict(SCORES)
         if any(row["deduplicated_accuracy"] for row in rows):
             columns = {"accuracy": "accuracy", "deduplicated_accuracy": "dedup.", **columns}
         cells = []
@@ -223,7 +244,7 @@ def _tables(findings: Findings, split: str) -> list[tuple[str, Sequence[str], li
     ]
     if cells:
         title = f"{split}, last epoch, minus {findings.baseline}, points"
-        header = ["variant", "seeds", *(_SCORES[metric] for metric in METRICS[:2])]
+        header = ["variant", "seeds", *(SCORES[metric] for metric in METRICS[:2])]
         tables.append((title, header, cells))
     return tables
 

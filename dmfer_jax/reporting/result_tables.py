@@ -5,16 +5,22 @@ A page says where: between the two lines
     <!-- results: results/runs.csv -->
     <!-- end of results -->
 
-stands what is made from the rows of that file. Nothing in it is written by hand, so that a number
-in a page is that of a run.
+stands what is made from the rows of that file. The name of a folder stands for the ablation whose
+`runs.csv` and `differences.csv` it has. Nothing in it is written by hand, so that a number in a
+page is that of a run.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting.cells import markdown_table, mean_cell
-from dmfer_jax.reporting.rows import numbers
+from dmfer_jax.reporting.ablation_table import SCORES, Row, read_differences
+from dmfer_jax.reporting.bootstrap import CONFIDENCE, Interval
+from dmfer_jax.reporting.cells import difference_cell, markdown_table, mean_cell
+from dmfer_jax.reporting.rows import numbers, read_rows
 
 _BLOCK = re.compile(
     r"(?P<begin><!-- results: (?P<file>\S+) -->\n).*?(?P<end><!-- end of results -->)", re.DOTALL
@@ -35,15 +41,15 @@ _HEADER = (
 )
 
 
-def render_page(page: str, read: Callable[[str], Sequence[Mapping[str, str]]]) -> str:
+def render_page(page: str, folder: Path) -> str:
     """Returns a page with its tables made anew.
 
     Args:
       page: Markdown.
-      read: takes the name of a file in the page, and returns its rows, as `rows.read_rows` does.
+      folder: of the page; the files that it names lie there or below.
 
     Raises:
-      UserError: the page has no place for a table, or a file has no rows.
+      UserError: the page has no place for a table, or a file has no rows or cannot be read.
     """
     if not _BLOCK.search(page):
         raise UserError(
@@ -52,15 +58,20 @@ def render_page(page: str, read: Callable[[str], Sequence[Mapping[str, str]]]) -
         )
 
     def render(found: re.Match[str]) -> str:
-        rows = read(found["file"])
-        if not rows:
-            raise UserError(f"{found['file']}, which the page shows, has no rows")
-        return f"{found['begin']}{render_table(rows)}\n{found['end']}"
+        path = folder / found["file"]
+        rows = read_rows(path / "runs.csv" if path.is_dir() else path)
+        if not any(row["epoch_rule"] == "last" for row in rows):
+            raise UserError(f"{found['file']}, which the page shows, has no rows of a last epoch")
+        if path.is_dir():
+            table = render_ablation(rows, read_differences(path / "differences.csv"))
+        else:
+            table = render_table(rows)
+        return f"{found['begin']}{table}\n{found['end']}"
 
     return _BLOCK.sub(render, page)
 
 
-def render_table(rows: Sequence[Mapping[str, str]]) -> str:
+def render_table(rows: Sequence[Row]) -> str:
     """Returns a table of the last epochs, and the command of each line, in Markdown.
 
     A line is of all seeds of a run on one split: means, and with two seeds or more the standard
@@ -69,7 +80,7 @@ def render_table(rows: Sequence[Mapping[str, str]]) -> str:
     Args:
       rows: of `rows.read_rows`, in the order in which they are to stand.
     """
-    groups: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
+    groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         if row["epoch_rule"] == "last":
             groups.setdefault((*(row[name] for name in _NAMES), row["split"]), []).append(row)
@@ -81,16 +92,59 @@ def render_table(rows: Sequence[Mapping[str, str]]) -> str:
     return "\n".join([*lines, "", *(f"- {run}: {text}" for run, text in commands.items())])
 
 
-def _run(row: Mapping[str, str]) -> str:
+def render_ablation(rows: Sequence[Row], differences: Sequence[Row]) -> str:
+    """Returns a table of an ablation's last epochs, and what a reader must know of it, in Markdown.
+
+    Args:
+      rows: of `rows.read_rows`, in the order in which they are to stand.
+      differences: of `ablation_table.read_differences`.
+    """
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row["epoch_rule"] == "last":
+            groups.setdefault((row["split"], row["variant"]), []).append(row)
+    found = {
+        (one["split"], one["variant"]): Interval(
+            *(float(one[column]) for column in ("difference", "low", "high"))
+        )
+        for one in differences
+        if one["metric"] == "accuracy"
+    }
+    cells = []
+    for group, of_variant in groups.items():
+        scores = ([100 * value for value in numbers(of_variant, name)] for name in SCORES)
+        cells.append(
+            [
+                f"`{of_variant[0]['variant']}`",
+                _scored_on(of_variant[0]),
+                *(mean_cell(score, between=" ± ") for score in scores),
+                difference_cell(found[group]) if group in found else "-",
+                str(len(of_variant)),
+            ]
+        )
+    baseline = differences[0]["baseline"] if differences else "baseline"
+    header = ["variant", "scored on", *SCORES.values(), f"accuracy - `{baseline}`", "seeds"]
+    first = next(iter(groups.values()))
+    hours = np.mean([hours for group in groups.values() for hours in numbers(group, "cpu_hours")])
+    note = (
+        f"Epoch {first[0]['epoch']}, the last; {int(first[0]['images']):,} images; {hours:.2f} CPU "
+        "hours a run; mean ± standard deviation over the seeds; in brackets, the "
+        f"{100 * CONFIDENCE:g} % interval over images and seeds. The first row's command:"
+    )
+    return "\n".join(
+        [*markdown_table(header, cells, texts=2), "", note, f"`{first[0]['command']}`"]
+    )
+
+
+def _run(row: Row) -> str:
     return " ".join(f"`{row[name]}`" for name in _NAMES if row[name])
 
 
-def _cells(group: Sequence[Mapping[str, str]]) -> list[str]:
+def _cells(group: Sequence[Row]) -> list[str]:
     first = group[0]
-    labels = f", {first['protocol']}" if first["protocol"] else ""
     return [
         _run(first),
-        f"{first['dataset']} {first['split']}{labels}",
+        _scored_on(first),
         f"{int(first['images']):,}",
         first["epoch"],
         *(
@@ -100,6 +154,11 @@ def _cells(group: Sequence[Mapping[str, str]]) -> list[str]:
         str(len(group)),
         mean_cell(numbers(group, "hours"), between=""),
     ]
+
+
+def _scored_on(row: Row) -> str:
+    labels = f", {row['protocol']}" if row["protocol"] else ""
+    return f"{row['dataset']} {row['split']}{labels}"
 
 
 _PERCENT = (
