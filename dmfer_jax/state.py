@@ -24,7 +24,8 @@ class TrainState(flax.struct.PyTreeNode):
       centers: float32 `[K, C]`, moved by rule; None where there are none or they are parameters.
       opt_state: optax's.
       ema: {"params", "batch_stats"}, moving averages used to evaluate; None if switched off.
-      skipped: int32 [], steps that changed nothing, since their loss or gradient was not finite.
+      skipped: int32 [], steps that changed nothing, since their loss or gradient was not finite;
+        below 0 the run is to stop, and steps change nothing any more (see `steps.keep_finite`).
     """
 
     step: jax.Array

@@ -90,7 +90,7 @@ def make_train_step(
         )
         finite = jnp.isfinite(loss) & jnp.isfinite(scalars["grad_norm"])
         new_state = keep_finite(config.train.nonfinite, finite, state, new_state)
-        return new_state, {**scalars, "skipped": new_state.skipped}
+        return new_state, {**scalars, "skipped": jnp.abs(new_state.skipped)}
 
     whole = replicated(mesh)
     return jax.jit(
@@ -166,17 +166,18 @@ def keep_finite(policy: str, finite: jax.Array, old: TrainState, new: TrainState
 
     Args:
       policy: where they are not, "skip" keeps the old state and counts the step; "stop" keeps it,
-        its step too, and changes nothing in later steps either: whenever the host looks, it finds
-        the state as it was before the step.
+        its step too, counts it with a minus in front, and changes nothing in later steps either:
+        whenever the host looks, it finds the state as it was before the step.
       finite: bool [], whether the step's loss and gradient are finite.
       old: before the step.
       new: after it.
     """
-    good = finite if policy == "skip" else finite & (old.skipped == 0)
+    good = finite if policy == "skip" else finite & (old.skipped >= 0)
     kept = jax.tree.map(lambda after, before: jnp.where(good, after, before), new, old)
     if policy == "skip":
         return kept.replace(step=new.step, skipped=old.skipped + ~finite)
-    return kept.replace(skipped=jnp.maximum(old.skipped, (~finite).astype(jnp.int32)))
+    stopped = -(jnp.abs(old.skipped) + (old.skipped >= 0))
+    return kept.replace(skipped=jnp.where(good, old.skipped, stopped))
 
 
 def make_eval_step(model: Dmfer, mesh: Mesh) -> EvalStep:

@@ -32,9 +32,11 @@ def make_state(step: int, skipped: int, value: float) -> state.TrainState:
     ("policy", "finite", "skipped", "expected"),
     [
         ("stop", True, 0, (5, 0, 2.0)),
-        ("stop", False, 0, (4, 1, 1.0)),
-        ("stop", True, 1, (4, 1, 1.0)),  # the host has not looked yet
-        ("stop", False, 1, (4, 1, 1.0)),
+        ("stop", False, 0, (4, -1, 1.0)),
+        ("stop", True, -1, (4, -1, 1.0)),  # the host has not looked yet
+        ("stop", False, -1, (4, -1, 1.0)),
+        ("stop", True, 3, (5, 3, 2.0)),  # left out before, when the policy was to skip
+        ("stop", False, 3, (4, -4, 1.0)),
         ("skip", True, 3, (5, 3, 2.0)),
         ("skip", False, 3, (5, 4, 1.0)),
     ],
