@@ -25,7 +25,7 @@ _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def find_sets(files: SourceFiles) -> dict[str, str]:
-    """Returns {`TRAIN_SET` or `VALIDATION_SET`: its folder}, of those that are there.
+    """Returns {`TRAIN_SET` or `VALIDATION_SET`: its folder}, in this order, of those that are there.
 
     Raises:
       UserError: a set is there twice.
@@ -46,7 +46,8 @@ def find_sets(files: SourceFiles) -> dict[str, str]:
                 "of them away, or give the folder that holds only one."
             )
         found[name] = above
-    return found
+    # Wherever they lie: of equal images the one to train on is the first.
+    return {name: found[name] for name in (TRAIN_SET, VALIDATION_SET) if name in found}
 
 
 def read_set(files: SourceFiles, name: str, folder: str) -> tuple[Rows, list[str], list[str]]:

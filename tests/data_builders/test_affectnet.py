@@ -192,6 +192,11 @@ def test_owners_validation_set_is_the_test_split(tmp_path: Path):
     assert any("Its validation set, on which papers report" in note for note in found.notes)
 
 
+def test_images_to_train_on_come_first_wherever_the_sets_lie(tmp_path: Path):
+    files = renamed(tiny.new_release(), "val_set/", "AffectNet_val/val_set/")
+    assert list(survey(write_folder(files, tmp_path)).splits) == ["train", "test"]
+
+
 def test_valid_is_500_of_a_large_class_and_a_tenth_of_a_small_one():
     assert [valid_count(images) for images in (6_000, 5_000, 4_999, 9)] == [500, 500, 499, 0]
 
