@@ -234,6 +234,11 @@ def validate(config: ConfigDict) -> None:
         )
     _validate_splits(config.data)
     _validate_combinations(config.model, config.loss)
+    if config.data.sampling != "natural" and config.loss.class_weights != "none":
+        raise UserError(
+            f"config.data.sampling is {config.data.sampling!r} and config.loss.class_weights is "
+            f"{config.loss.class_weights!r}: together they favour rare classes twice; choose one"
+        )
 
 
 def _validate_fields(config: ConfigDict, known: ConfigDict, path: str = "config") -> None:

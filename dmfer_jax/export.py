@@ -108,7 +108,7 @@ def take_from_run(
             **_describe_training(which, config, train_state, note),
             "temperature": temperature,
         },
-        scores=_find_scores(workdir, options.valid_split, int(train_state.step)),
+        scores=_find_scores(workdir, options.valid_split, int(train_state.step), temperature),
         code_version=dmfer_jax.__version__,
         licence=licence,
         notes=notes,
@@ -181,11 +181,16 @@ def _describe_training(
     }
 
 
-def _find_scores(workdir: Path, split: str, step: int) -> dict[str, Any] | None:
-    """The scores on the validation split that the run's log has of a step."""
+def _find_scores(workdir: Path, split: str, step: int, temperature: float) -> dict[str, Any] | None:
+    """The scores on the validation split that the run's log has of a step.
+
+    Another temperature leaves the classes as they are, and not how sure they are.
+    """
+    of_probabilities = ("ece", "loss") if temperature != 1 else ()
+    names = [name for name in reports.HEADLINES if name not in of_probabilities]
     for row in reversed(writers.read_jsonl(workdir / "metrics.jsonl")):
         if (row.get("kind"), row.get("split"), row["step"]) == ("eval", split, step):
-            return {"split": split, **{name: row[name] for name in reports.HEADLINES}}
+            return {"split": split, **{name: row[name] for name in names}}
     return None
 
 

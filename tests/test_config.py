@@ -170,6 +170,14 @@ def test_losses_have_centers_that_take_them():
     assert not has_centers(with_value("loss.name", "none").loss)
 
 
+def test_rare_classes_are_not_favoured_twice():
+    config = with_value("data.sampling", "square_root")
+    configs.validate(config)
+    config.loss.class_weights = "balanced"
+    with pytest.raises(UserError, match="together they favour rare classes twice"):
+        configs.validate(config)
+
+
 def test_angle_of_arcface_is_not_taken_away():
     config = with_value("loss.name", "arcface")
     config.loss.margin = -0.1

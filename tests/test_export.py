@@ -95,7 +95,11 @@ def test_temperature_divides_the_logits_and_half_precision_only_rounds(
     logits = np.log(whole.probabilities) / 2.5
     expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(small.probabilities, expected, atol=5e-3)
-    assert load_portable(out)[0].training["temperature"] == 2.5
+    manifest = load_portable(out)[0]
+    assert manifest.training["temperature"] == 2.5
+    scores = manifest.scores or {}
+    assert "accuracy" in scores
+    assert not {"ece", "loss"} & set(scores)
     assert out.stat().st_size < 0.75 * exported.stat().st_size
     with pytest.raises(UserError, match=r"'tiny'.* models? of this package: small"):
         dmfer_jax.load("tiny")

@@ -76,13 +76,14 @@ def test_an_ablation_has_a_line_for_each_variant_with_its_difference(tmp_path):
     record.update_page(page)
     table = page.read_text().splitlines()[2:]
     assert table[0].startswith(
-        "| variant | scored on | accuracy | mean-class | macro-F1 | accuracy"
+        "| variant | scored on | images | accuracy | mean-class | macro-F1 | accuracy"
     )
+    scored = "ferplus valid, majority | 3,191"
     assert table[2:4] == [
-        "| `plain` | ferplus valid, majority | 81.00 ± 1.41 | - | - | - | 2 |",
-        "| `cosine` | ferplus valid, majority | 82.50 ± 2.12 | - | - | +1.50 [-0.50, +3.40] | 2 |",
+        f"| `plain` | {scored} | 81.00 ± 1.41 | - | - | - | 2 |",
+        f"| `cosine` | {scored} | 82.50 ± 2.12 | - | - | +1.50 [-0.50, +3.40] | 2 |",
     ]
-    assert table[5].startswith("Epoch 3, the last; 3,191 images; 0.25 CPU hours a run;")
+    assert table[5].startswith("Epoch 3, the last; 0.25 CPU hours a run; mean")
     assert table[6] == "`plain0`"
     for wrong, said in ((line.format("x", "none"), "could not convert"), ("a,b", "zip")):
         (tmp_path / "grid" / "differences.csv").write_text(f"{lines[0]}\n{wrong}\n")

@@ -25,7 +25,7 @@ _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def find_sets(files: SourceFiles) -> dict[str, str]:
-    """Returns {`TRAIN_SET` or `VALIDATION_SET`: its folder}, in this order, of those that are there.
+    """Returns {`TRAIN_SET`: its folder, `VALIDATION_SET`: its folder}, of those that are there.
 
     Raises:
       UserError: a set is there twice.

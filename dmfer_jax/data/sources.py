@@ -155,7 +155,8 @@ def load_split(dataset_dir: Path, name: str, options: ConfigDict, *, train: bool
     fields, built = decoded.fields(lambda: read_fields(records)), class_labels(records)
     classes = built["label"]
     protocol = (train and given.train_protocol) or given.protocol
-    keep, labels, targets = _labels(fields, protocol, len(classes))
+    sizes = [part.num_examples for part in parts]
+    keep, labels, targets = _labels(fields, sizes, protocol, len(classes))
     columns = _kept_columns(classes, given.drop_classes)
     if len(columns) < len(classes):
         keep, labels, targets = _without_columns(keep, targets, columns)
@@ -209,11 +210,17 @@ def _load_images(records: Records, decoded: Decoded, positions: np.ndarray, opti
 
 
 def _labels(
-    fields: dict[str, np.ndarray], protocol: str, num_classes: int
+    fields: dict[str, np.ndarray], sizes: list[int], protocol: str, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which records count, their labels, and their target distributions."""
     if "votes_new" in fields:
-        targets = protocols.apply_protocol(protocol, fields["votes_new"], fields["votes_label_csv"])
+        # Split by split: one of them may lack what the protocol counts.
+        new, label_csv = (
+            np.split(fields[name], np.cumsum(sizes)[:-1])
+            for name in ("votes_new", "votes_label_csv")
+        )
+        of_splits = map(protocols.apply_protocol, [protocol] * len(sizes), new, label_csv)
+        targets = protocols.Targets(*map(np.concatenate, zip(*of_splits, strict=True)))
         if protocol == "votes":
             return targets.keep, targets.label, targets.distribution
         keep, labels = targets.keep, targets.label

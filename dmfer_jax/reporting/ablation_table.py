@@ -16,7 +16,13 @@ from rich.console import Console
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import plain_json
 from dmfer_jax.reporting.bootstrap import CONFIDENCE, METRICS, Interval, compare
-from dmfer_jax.reporting.cells import difference_cell, markdown_table, mean_cell
+from dmfer_jax.reporting.cells import (
+    ONE_SEED,
+    difference_cell,
+    markdown_table,
+    mean_cell,
+    seeds_cell,
+)
 from dmfer_jax.reporting.console import print_table
 from dmfer_jax.reporting.predictions import Predictions
 from dmfer_jax.reporting.rows import numbers
@@ -237,7 +243,7 @@ def _tables(findings: Findings, split: str) -> list[tuple[str, Sequence[str], li
             title += ": the split that chose it, so too high"
         tables.append((title, ["variant", "seeds", *columns.values()], cells))
     cells = [
-        [one.variant, f"{len(one.seeds)}{'*' * (len(one.seeds) == 1)}"]
+        [one.variant, seeds_cell(len(one.seeds))]
         + [difference_cell(one.intervals[metric]) for metric in METRICS[:2]]
         for one in findings.differences
         if one.split == split
@@ -270,9 +276,7 @@ def _notes(findings: Findings) -> list[str]:
             "differs"
         )
     if any(len(one.seeds) == 1 for one in findings.differences):
-        notes.append(
-            "marked *: one seed, so the interval is over images alone; another may say otherwise"
-        )
+        notes.append(ONE_SEED)
     started = {row["variant"] for row in findings.rows}
     if missing := [name for name in findings.variants if name not in started]:
         notes.append(f"no finished run yet: {', '.join(missing)}")

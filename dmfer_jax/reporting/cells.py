@@ -43,6 +43,15 @@ def mean_cell(values: Sequence[float], digits: int = 2, *, between: str = "±") 
     return number(mean, digits) + spread
 
 
+def seeds_cell(seeds: int) -> str:
+    """Returns over how many seeds a difference is, marked if `ONE_SEED` is true of it."""
+    return f"{seeds}{'*' * (seeds == 1)}"
+
+
+ONE_SEED = "marked *: one seed, so the interval is over images alone; another may say otherwise"
+"""What a reader must know of a difference of one seed."""
+
+
 def difference_cell(interval: Interval) -> str:
     """Returns a difference in points, and the interval that it may lie in."""
     value, low, high = (100 * one for one in interval)

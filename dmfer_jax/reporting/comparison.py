@@ -15,7 +15,13 @@ from rich.console import Console
 from dmfer_jax.reporting import ablation_table, plain_json
 from dmfer_jax.reporting.ablation_table import Difference
 from dmfer_jax.reporting.bootstrap import CONFIDENCE
-from dmfer_jax.reporting.cells import difference_cell, markdown_table, mean_cell
+from dmfer_jax.reporting.cells import (
+    ONE_SEED,
+    difference_cell,
+    markdown_table,
+    mean_cell,
+    seeds_cell,
+)
 from dmfer_jax.reporting.console import number, print_table
 from dmfer_jax.reporting.report import main_split
 from dmfer_jax.reporting.rows import COLUMNS, numbers
@@ -206,7 +212,7 @@ def _difference_cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
     for one in found.differences:
         if one.split == found.split:
             shown = [difference_cell(one.intervals[key]) for key in names]
-            cells.append([one.variant, str(len(one.seeds)), *shown])
+            cells.append([one.variant, seeds_cell(len(one.seeds)), *shown])
     return ["system", "seeds", *names.values()], cells
 
 
@@ -275,6 +281,8 @@ def _notes(found: Comparison) -> list[str]:
             f"[low, high]: {100 * CONFIDENCE:g} % bootstrap interval over images and seeds, paired "
             "by both; points"
         )
+    if any(len(one.seeds) == 1 for one in found.differences):
+        notes.append(ONE_SEED)
     notes += [
         "costs are means over seeds; GB: the most memory that the process of the training had; "
         "hours: of training, with compiling and validation; CPU h: the same of all cores",

@@ -19,7 +19,13 @@ import numpy as np
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting.ablation_table import SCORES, Row, read_differences
 from dmfer_jax.reporting.bootstrap import CONFIDENCE, Interval
-from dmfer_jax.reporting.cells import difference_cell, markdown_table, mean_cell
+from dmfer_jax.reporting.cells import (
+    ONE_SEED,
+    difference_cell,
+    markdown_table,
+    mean_cell,
+    seeds_cell,
+)
 from dmfer_jax.reporting.rows import numbers, read_rows
 
 _BLOCK = re.compile(
@@ -104,35 +110,44 @@ def render_ablation(rows: Sequence[Row], differences: Sequence[Row]) -> str:
         if row["epoch_rule"] == "last":
             groups.setdefault((row["split"], row["variant"]), []).append(row)
     found = {
-        (one["split"], one["variant"]): Interval(
-            *(float(one[column]) for column in ("difference", "low", "high"))
-        )
-        for one in differences
-        if one["metric"] == "accuracy"
+        (one["split"], one["variant"]): one for one in differences if one["metric"] == "accuracy"
     }
     cells = []
     for group, of_variant in groups.items():
+        first, difference = of_variant[0], found.get(group)
         scores = ([100 * value for value in numbers(of_variant, name)] for name in SCORES)
+        values = (
+            [difference[column] for column in ("difference", "low", "high")] if difference else []
+        )
+        compared = len(difference["seeds"].split("+")) if difference else len(of_variant)
         cells.append(
             [
-                f"`{of_variant[0]['variant']}`",
-                _scored_on(of_variant[0]),
+                f"`{first['variant']}`",
+                _scored_on(first),
+                f"{int(first['images']):,}",
                 *(mean_cell(score, between=" ± ") for score in scores),
-                difference_cell(found[group]) if group in found else "-",
-                str(len(of_variant)),
+                difference_cell(Interval(*map(float, values))) if values else "-",
+                seeds_cell(compared) if values else str(compared),
             ]
         )
     baseline = differences[0]["baseline"] if differences else "baseline"
-    header = ["variant", "scored on", *SCORES.values(), f"accuracy - `{baseline}`", "seeds"]
-    first = next(iter(groups.values()))
-    hours = np.mean([hours for group in groups.values() for hours in numbers(group, "cpu_hours")])
-    note = (
-        f"Epoch {first[0]['epoch']}, the last; {int(first[0]['images']):,} images; {hours:.2f} CPU "
-        "hours a run; mean ± standard deviation over the seeds; in brackets, the "
-        f"{100 * CONFIDENCE:g} % interval over images and seeds. The first row's command:"
-    )
+    header = [*_HEADER[1:3], *SCORES.values(), f"accuracy - `{baseline}`", "seeds"]
+    rows = [row for group in groups.values() for row in group]
+    hours = np.mean(numbers(rows, "cpu_hours"))
+    notes = [
+        f"Epoch {rows[0]['epoch']}, the last; {hours:.2f} CPU hours a run",
+        "mean ± standard deviation over the seeds",
+        f"in brackets, the {100 * CONFIDENCE:g} % interval over images and seeds",
+        *([ONE_SEED] if any("*" in row[-1] for row in cells) else []),
+        "the first row's command",
+    ]
     return "\n".join(
-        [*markdown_table(header, cells, texts=2), "", note, f"`{first[0]['command']}`"]
+        [
+            *markdown_table(["variant", *header], cells, texts=2),
+            "",
+            f"{'; '.join(notes)}:",
+            f"`{rows[0]['command']}`",
+        ]
     )
 
 

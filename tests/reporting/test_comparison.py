@@ -93,6 +93,14 @@ def test_tables_hold_means_over_seeds_and_paired_differences(found):
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_a_difference_of_one_seed_is_marked(found):
+    assert "marked *" not in printed(found)
+    differences = [one._replace(seeds=("0",)) for one in found.differences]
+    text = printed(found._replace(differences=differences))
+    assert any(line.split()[:2] == ["ours", "1*"] for line in text.splitlines())
+    assert "marked *: one seed, so the interval is over images alone" in " ".join(text.split())
+
+
 def test_how_many_seeds_reached_the_baseline_is_told(found):
     costs = [*found.costs[:1], cost_of("ours", 1, goal=0.9), *found.costs[2:]]
     assert "0.50 (1/2)" in printed(found._replace(costs=costs), width=100)
