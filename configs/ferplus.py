@@ -1,6 +1,6 @@
 """DMFER on FERPlus at 112 pixels: one accelerator.
 
-  python -m dmfer_jax.train --config=configs/ferplus.py --config.data.source=path/to/fer2013
+  python -m dmfer_jax.train --config=configs/ferplus.py --config.data.source=path/to/folder
 
 Trains on the FER+ vote distributions and is scored by the majority protocol, as most papers are.
 The recipe follows those published for FER networks of this size, without their face weights. It

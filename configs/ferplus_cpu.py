@@ -1,6 +1,6 @@
 """DMFER on FERPlus at 48 pixels: two CPU cores.
 
-  python -m dmfer_jax.train --config=configs/ferplus_cpu.py --config.data.source=path/to/fer2013
+  python -m dmfer_jax.train --config=configs/ferplus_cpu.py --config.data.source=path/to/folder
 
 The smallest honest run on real faces: grey images at their own size, a ResNet-18 of 16 to 128
 channels, trained on the FER+ vote distributions and scored by the majority protocol. Half an hour

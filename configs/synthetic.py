@@ -1,4 +1,4 @@
-"""DMFER on the embedded faces: a laptop, no data, a few minutes.
+"""DMFER on the drawn faces: a laptop, no data, a few minutes.
 
   python -m dmfer_jax.train --config=configs/synthetic.py
 

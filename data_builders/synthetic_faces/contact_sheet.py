@@ -1,4 +1,4 @@
-"""Draws a contact sheet of the embedded faces, to look at before believing any accuracy.
+"""Draws a contact sheet of the drawn faces, to look at before believing any accuracy.
 
 python -m data_builders.synthetic_faces.contact_sheet --out=faces.png
 """

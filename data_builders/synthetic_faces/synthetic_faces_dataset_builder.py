@@ -1,4 +1,4 @@
-"""TFDS builder of the embedded faces: draws every split from a seed, downloads nothing.
+"""TFDS builder of the drawn faces: draws every split from a seed, downloads nothing.
 
 Build and read it without TensorFlow:
 
@@ -52,7 +52,7 @@ class FacesConfig(tfds.core.BuilderConfig):
 
 
 class Builder(RecordBuilder):
-    """Draws the embedded faces."""
+    """Draws the drawn faces."""
 
     needs_source = False
     VERSION = tfds.core.Version("1.0.0")
