@@ -158,6 +158,15 @@ def test_video_is_followed_frame_by_frame(run, video, tmp_path):
     assert drawn[0].rgb.shape == (224, 320, 3)
 
 
+def test_video_in_the_current_folder_may_be_named_by_the_time_of_day(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    writer = cv2.VideoWriter("a.mp4", cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 64))
+    writer.write(np.zeros((64, 64, 3), np.uint8))
+    writer.release()
+    named = Path("a.mp4").rename("2024-05-01T12:30:00.mp4")
+    assert len(list(read_frames(named))) == 1
+
+
 def test_broken_video_and_missing_camera_are_rows(run, tmp_path):
     (tmp_path / "broken.mp4").write_text("no video")
     status, printed, _ = run(tmp_path / "broken.mp4", camera=99)
