@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from dmfer_jax.errors import UserError
 
 MAX_OPERATIONS = 1_000_000
-"""Of one pickle; a tensor takes about 50. Each item of a container given to a constructor is one."""
+"""Of one pickle; a tensor takes about 50. Each item of what a constructor is given is one, too."""
 
 _MAX_INTEGER_BYTES = 16  # the magic number of PyTorch's old format has 10
 
