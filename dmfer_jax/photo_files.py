@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dmfer_jax import video
 from dmfer_jax.errors import UserError
+from dmfer_jax.reporting import plain_json
 
 SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".jp2", ".pbm", ".pgm", ".png"}
@@ -33,15 +34,16 @@ class Listed:
     unreadable: list[str] = field(default_factory=list)
 
 
-def list_photos(names: Iterable[str]) -> Listed:
+def list_photos(names: Iterable[str], drawn_to: str = "") -> Listed:
     """Lists photos and videos.
 
     A file that is named itself is taken for a photo whatever it is called, unless its suffix is
     that of a video. Folders are gone through with all that lie in them; one that a link leads back
-    to is not gone through twice.
+    to is not gone through twice. What `predict` draws, or left half-made, is no photo.
 
     Args:
       names: of files and folders.
+      drawn_to: a folder that is passed over in others, if any.
 
     Raises:
       UserError: there is no such file.
@@ -54,11 +56,12 @@ def list_photos(names: Iterable[str]) -> Listed:
         if not path.is_dir():
             _take(path, listed, taken)
             continue
-        for found in _walk(path, listed, folders):
-            if found.suffix.lower() in SUFFIXES | video.SUFFIXES:
+        for found in _walk(path, listed, folders, drawn_to):
+            kind = ".partial" if plain_json.is_partial(found) else found.suffix.lower()
+            if kind in SUFFIXES | video.SUFFIXES:
                 _take(found, listed, taken)
             else:
-                listed.passed_over[found.suffix.lower() or "no suffix"] += 1
+                listed.passed_over[kind or "no suffix"] += 1
     return listed
 
 
@@ -69,8 +72,11 @@ def _take(path: Path, listed: Listed, taken: set[Path]) -> None:
         (listed.videos if is_video else listed.photos).append(path)
 
 
-def _walk(folder: Path, listed: Listed, seen: set[tuple[int, int]]) -> Iterator[Path]:
+def _walk(
+    folder: Path, listed: Listed, seen: set[tuple[int, int]], drawn_to: str
+) -> Iterator[Path]:
     """The files of a folder and of those in it, each folder once."""
+    drawn = os.stat(drawn_to) if drawn_to and os.path.exists(drawn_to) else None
 
     def complain(error: OSError) -> None:
         listed.unreadable.append(f"{error.filename} cannot be listed: {error.strerror}")
@@ -78,6 +84,10 @@ def _walk(folder: Path, listed: Listed, seen: set[tuple[int, int]]) -> Iterator[
     for here, folders, files in os.walk(folder, followlinks=True, onerror=complain):
         status = os.stat(here)
         if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        if drawn and os.path.samestat(status, drawn) and here != str(folder):
+            listed.passed_over["folder that is drawn to"] += 1
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dmfer_jax.data.images import make_plain, shrunk_header
+from dmfer_jax.data.images import is_animation, make_plain, shrunk_header
 from dmfer_jax.errors import UserError
 
 PhotoLike = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
@@ -99,8 +99,8 @@ def _open(encoded: bytes, name: str) -> Pixels:
 
 
 def _decode(image: Image.Image, name: str, shrunk: int = 1) -> Pixels:
-    animated = image.format in ("GIF", "PNG", "WEBP") and getattr(image, "n_frames", 1) > 1
     try:
+        animated = is_animation(image)
         plain = make_plain(image, 3)
     except ValueError as error:
         raise UserError(f"{name} cannot be decoded: {error}") from error

@@ -6,14 +6,15 @@
   python -m dmfer_jax.predict --camera=0
 
 Nothing is downloaded and nothing is sent. docs/use.md describes the output. Ends with status 0 if
-all was read; 1 if some photos could not be, whose rows say why; 2 if the command itself is wrong.
+all was read; 1 if some photos could not be, whose rows say why, or could not be drawn; 2 if the
+command itself is wrong.
 """
 
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,14 @@ class Counts:
       with_faces: in this run, photos and frames.
       faces: in this run.
       failed: that could not be read, in all runs.
+      undrawn: of photos that could not be drawn in this run, why.
     """
 
     looked_at: int = 0
     with_faces: int = 0
     faces: int = 0
     failed: int = 0
+    undrawn: list[str] = field(default_factory=list)
 
     def add(self, photo: Photo) -> None:
         """Counts the faces of a photo or a frame."""
@@ -107,9 +110,11 @@ def predict_photos(
         for path, photo in zip(left, photos, strict=True):
             record = make_record(_name(path), photo)
             if output.drawn and not photo.error:
-                rgb, scale, _ = read_photo(path)
-                image = face_drawing.draw_faces(rgb, record["faces"], scale)
-                output.drawn.save_photo(image, path)
+                try:
+                    _draw_photo(path, record, output.drawn)
+                except UserError as error:
+                    output.counts.undrawn.append(str(error))
+                    record["note"] = "; ".join(filter(None, [record["note"], str(error)]))
             output.write(record)
             output.counts.looked_at += 1
             output.counts.failed += bool(photo.error)
@@ -131,25 +136,22 @@ def predict_video(
     name = f"camera {source}" if isinstance(source, int) else _name(source)
     if name in output.done:
         return
-    tracks, video = Tracks(), None
+    tracks = Tracks()
     output.counts.looked_at += 1
     try:
-        for seconds, rgb, rate in read_frames(source):
-            followed = tracks.follow(model(rgb, aligned=aligned), seconds)
-            height, width = rgb.shape[:2]
-            photo = Photo([one.face for one in followed], width, height, "", "")
-            record = make_record(name, photo, seconds, [one.track for one in followed])
-            if output.drawn:
-                video = video or output.drawn.open_video(source, rate)
-                video.write(face_drawing.draw_faces(rgb, record["faces"]))
-            output.write(record)
-            output.counts.add(photo)
+        with output.drawn.open_video(source) if output.drawn else nullcontext() as video:
+            for seconds, rgb, rate in read_frames(source):
+                followed = tracks.follow(model(rgb, aligned=aligned), seconds)
+                height, width = rgb.shape[:2]
+                photo = Photo([one.face for one in followed], width, height, "", "")
+                record = make_record(name, photo, seconds, [one.track for one in followed])
+                if video:
+                    video.write(face_drawing.draw_faces(rgb, record["faces"]), rate)
+                output.write(record)
+                output.counts.add(photo)
     except UserError as error:
         output.counts.failed += 1
         output.write(make_record(name, Photo([], 0, 0, str(error), "")))
-    finally:
-        if video:
-            video.close()
 
 
 @contextmanager
@@ -189,23 +191,25 @@ def main(argv: Sequence[str]) -> None:
     options, names = flags.FLAGS, argv[1:]
     if not names and options.camera is None:
         raise UserError("there is nothing to look at; name photos, folders or videos, or --camera")
-    listed = list_photos(names)
+    listed = list_photos(names, options.draw)
+    videos = [*listed.videos, *([] if options.camera is None else [options.camera])]
     for reason in listed.unreadable:
         print(f"error: {command.printable(reason)}", file=sys.stderr)
     drawn = Drawn(Path(options.draw), listed.photos + listed.videos) if options.draw else None
-    batch = 64 if len(listed.photos) >= _MANY else 1  # one program to compile, whichever it is
-    model = dmfer_jax.load(options.model, buckets=(batch,), finder=FaceFinder(options.side))
+    batch = 64 if len(listed.photos) >= _MANY else 1
+    # One program to compile, but for frames: they come one by one, and have few faces.
+    buckets = (1, batch) if videos else (batch,)
+    model = dmfer_jax.load(options.model, buckets=buckets, finder=FaceFinder(options.side))
     with open_rows(options.out, options.format, model.class_names, drawn) as output:
         there = len(output.done)
         aligned = options.aligned
         predict_photos(
             model, listed.photos, output, aligned=aligned, batch=batch, bar=bool(options.out)
         )
-        cameras = [] if options.camera is None else [options.camera]
-        for source in [*listed.videos, *cameras]:
+        for source in videos:
             predict_video(model, source, output, aligned=aligned)
     _say_what_was_done(listed, output.counts, there)
-    if output.counts.failed or listed.unreadable:
+    if output.counts.failed or output.counts.undrawn or listed.unreadable:
         raise SystemExit(1)
 
 
@@ -215,12 +219,21 @@ def _say_what_was_done(listed: Listed, counts: Counts, there: int) -> None:
         told.append(f"there already: {there:,}")
     if counts.failed:
         told.append(f"could not be read: {counts.failed:,} (their rows say why)")
+    if undrawn := counts.undrawn:
+        told.append(
+            f"could not be drawn: {len(undrawn):,}, such as {command.printable(undrawn[0])}"
+        )
     if listed.unreadable:
         told.append(f"folders that could not be listed: {len(listed.unreadable):,}")
     if others := listed.passed_over:
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(4))
         told.append(f"passed over in folders: {kinds}")
     print("; ".join(told), file=sys.stderr)
+
+
+def _draw_photo(path: Path, record: face_rows.Record, drawn: Drawn) -> None:
+    rgb, scale, _ = read_photo(path)
+    drawn.save_photo(face_drawing.draw_faces(rgb, record["faces"], scale), path)
 
 
 def _name(path: Path) -> str:

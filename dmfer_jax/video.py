@@ -45,7 +45,8 @@ def read_frames(source: Path | int) -> Iterator[VideoFrame]:
                 pass
         except OSError as error:
             raise UserError(f"{name} cannot be read: {error.strerror}") from error
-    capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
+    # Absolute: FFmpeg takes what stands before a colon, as in 12:30.mp4, for a protocol.
+    capture = cv2.VideoCapture(source if isinstance(source, int) else str(source.absolute()))
     rate = capture.get(cv2.CAP_PROP_FPS)
     rate = rate if 1 <= rate <= 1000 else _USUAL_RATE
     began, count = time.monotonic(), 0

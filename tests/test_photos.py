@@ -1,8 +1,10 @@
 """A photo is read alike in every form, and what cannot be read is told in plain words."""
 
+import contextlib
 import io
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,6 +62,26 @@ def test_first_picture_of_an_animation_is_taken_and_said():
     assert found.rgb[0, 0].tolist() == [255, 0, 0]
     assert "first picture" in found.note
     assert read_photo(encode(pictures[0], "GIF")).note == ""
+
+
+def test_animation_that_is_cut_anywhere_is_read_or_refused():
+    noise = np.random.default_rng(0).integers(0, 256, (3, 12, 12, 3), np.uint8)
+    pictures = [Image.fromarray(one) for one in noise]
+    encoded = encode(pictures[0], "GIF", save_all=True, append_images=pictures[1:])
+    read = 0
+    for length in range(1, len(encoded)):
+        with contextlib.suppress(UserError):
+            read += read_photo(encoded[:length]).rgb.shape == (12, 12, 3)
+    assert 0 < read < len(encoded)
+
+
+def test_pictures_of_an_animation_are_not_counted():
+    head = b"GIF89a" + bytes([1, 0, 1, 0, 0x80, 0, 0]) + b"\0\0\0\xff\xff\xff"
+    picture = b"," + bytes([0, 0, 0, 0, 1, 0, 1, 0, 0]) + b"\x02\x02\x44\x01\x00"
+    image: Any = images.image_header(head + 1000 * picture + b";")
+    assert images.is_animation(image)
+    assert image.fp.tell() < len(head) + 3 * len(picture)
+    assert not images.is_animation(images.image_header(head + picture + b";"))
 
 
 def test_huge_jpeg_is_decoded_smaller_and_other_formats_are_refused(monkeypatch):

@@ -1,6 +1,7 @@
 """The command: photos, folders and videos in, rows and drawn pictures out, whatever is broken."""
 
 import csv
+import itertools
 import json
 import os
 from pathlib import Path
@@ -130,6 +131,75 @@ def test_each_photo_is_drawn_where_it_lies_in_its_folder(run, folder, tmp_path):
     assert np.array_equal(np.asarray(Image.open(folder / "sub/two.png")), before)
 
 
+@pytest.mark.parametrize("draw", ["", "link", "../c", "other/../../c"])
+def test_no_original_is_written_over_whatever_leads_to_it(run, draw, tmp_path, monkeypatch):
+    here = tmp_path / "w" / "c"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    (here / "link").symlink_to(here)
+    Image.new("RGB", (8, 8)).save("x.jpg")
+    before = Path("x.jpg").read_bytes()
+    with pytest.raises(UserError, match=r"would write over x\.jpg"):
+        run("x.jpg", draw=draw or str(here))
+    assert Path("x.jpg").read_bytes() == before
+
+
+def test_photos_beside_the_current_folder_are_drawn_in_the_given_one(run, tmp_path, monkeypatch):
+    here = tmp_path / "w" / "c"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    for name in ("../x.jpg", "x.jpg", "y.jpg"):
+        Image.new("RGB", (8, 8)).save(name)
+    before = Path("x.jpg").read_bytes()
+    run("../x.jpg", "y.jpg", draw="drawn")
+    assert {str(path.relative_to(here)) for path in here.rglob("*.jpg")} == {
+        *("x.jpg", "y.jpg", "drawn/x.jpg", "drawn/c/y.jpg")
+    }
+    assert Path("x.jpg").read_bytes() == before
+
+
+def test_what_was_drawn_or_left_half_made_is_no_photo(run, folder):
+    (folder / ".a.123.partial.jpg").write_bytes(b"half a ph")
+    (folder / "partial.jpg").write_bytes((folder / "a.jpg").read_bytes())
+    printed = {run(folder, draw=str(folder / "drawn"), format="json")[1] for _ in range(2)}
+    (lines,) = printed  # the same both times
+    assert len(lines.splitlines()) == 6
+    _, _, said = run(folder, draw=str(folder / "drawn"))
+    assert "1 .partial" in said
+    assert "1 folder that is drawn to" in said
+
+
+def test_a_photo_that_cannot_be_drawn_is_told_and_the_others_go_on(run, folder, tmp_path):
+    Image.new("RGB", (66_000, 2)).save(folder / "0.tif")  # more than a JPEG can have
+    status, printed, said = run(folder, draw=str(tmp_path / "drawn"), format="json")
+    rows = [json.loads(line) for line in printed.splitlines()]
+    assert status == 1
+    assert "0.tif.jpg cannot be written" in rows[0]["note"]
+    assert (rows[0]["error"], len(rows)) == ("", 6)
+    assert "could not be drawn: 1, such as" in said
+    names = {path.name for path in (tmp_path / "drawn").rglob("*.*")}
+    assert names == {"a.jpg", "none.gif.jpg", "two.png"}
+
+
+def test_a_photo_of_a_long_name_is_drawn(run, tmp_path):
+    name = "\u9854" * 80 + ".jpg"  # 244 bytes, where 255 are allowed
+    Image.new("RGB", (8, 8)).save(tmp_path / name)
+    assert run(tmp_path / name, draw=str(tmp_path / "drawn"))[0] == 0
+    assert (tmp_path / "drawn" / name).is_file()
+
+
+def test_frames_are_computed_one_by_one_behind_many_photos(run, folder, video, model, monkeypatch):
+    asked = []
+    monkeypatch.setattr(predict, "_MANY", 2)
+    monkeypatch.setattr(
+        dmfer_jax, "load", lambda name, **options: asked.append(options["buckets"]) or model
+    )
+    run(folder, video)
+    run(folder)
+    run(video)
+    assert [set(buckets) for buckets in asked] == [{1, 64}, {64}, {1}]
+
+
 @pytest.fixture
 def video(tmp_path) -> Path:
     """Ten frames of a face that moves to the right."""
@@ -156,6 +226,45 @@ def test_video_is_followed_frame_by_frame(run, video, tmp_path):
     drawn = list(read_frames(tmp_path / "drawn" / "face.avi.mp4"))
     assert len(drawn) == 10
     assert drawn[0].rgb.shape == (224, 320, 3)
+
+
+def test_drawn_video_that_cannot_be_written_is_told_in_its_row(run, video, tmp_path):
+    (tmp_path / "drawn").write_text("no folder")
+    status, printed, _ = run(video, draw=str(tmp_path / "drawn"), format="json")
+    assert status == 1
+    assert "face.avi.mp4 cannot be written" in json.loads(printed)["error"]
+
+
+@pytest.mark.parametrize("source", ["file", "camera"])
+def test_interrupted_video_leaves_the_whole_one_and_a_camera_what_was_seen(
+    run, source, video, tmp_path, monkeypatch
+):
+    def interrupted(_):
+        yield from itertools.islice(read_frames(video), 3)
+        raise KeyboardInterrupt
+
+    drawn = tmp_path / "drawn"
+    drawn.mkdir()
+    name = "face.avi.mp4" if source == "file" else "camera 0.mp4"
+    (drawn / name).write_bytes(b"whole")
+    monkeypatch.setattr(predict, "read_frames", interrupted)
+    names, camera = ([video], None) if source == "file" else ([], 0)
+    with pytest.raises(KeyboardInterrupt):
+        run(*names, camera=camera, draw=str(drawn))
+    assert [path.name for path in drawn.iterdir()] == [name]
+    if source == "file":
+        assert (drawn / name).read_bytes() == b"whole"
+    else:
+        assert len(list(read_frames(drawn / name))) == 3
+
+
+def test_video_in_the_current_folder_may_be_named_by_the_time_of_day(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    writer = cv2.VideoWriter("a.mp4", cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 64))
+    writer.write(np.zeros((64, 64, 3), np.uint8))
+    writer.release()
+    named = Path("a.mp4").rename("2024-05-01T12:30:00.mp4")
+    assert len(list(read_frames(named))) == 1
 
 
 def test_broken_video_and_missing_camera_are_rows(run, tmp_path):

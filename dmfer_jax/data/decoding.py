@@ -12,6 +12,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -115,14 +116,17 @@ def _start() -> "subprocess.Popen[bytes]":
     # Ctrl-C and a scheduler's SIGTERM reach all processes of a run. This one's work is wanted until
     # its last checkpoint is written; then its standard input ends. Blocked signals are inherited.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    start = partial(
+        subprocess.Popen,
+        [sys.executable, "-m", __name__],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     try:
-        return subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pipesize=_PIPE_BYTES,
-        )
+        return start(pipesize=_PIPE_BYTES)
+    except PermissionError:  # Linux gives all of a user's pipes together no more than 64 MiB
+        return start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 

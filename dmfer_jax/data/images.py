@@ -86,6 +86,25 @@ def make_plain(image: Image.Image, channels: int) -> Image.Image:
         raise ValueError(str(error)) from error
 
 
+def is_animation(image: Image.Image) -> bool:
+    """Returns whether there is more than one picture in a GIF, PNG or WebP.
+
+    No picture behind the second is looked at: a small file may have very many.
+
+    Args:
+      image: not decoded yet, or of another format.
+
+    Raises:
+      ValueError: it is damaged. The message is the reason alone.
+    """
+    try:
+        return image.format in ("GIF", "PNG", "WEBP") and getattr(image, "is_animated", False)
+    except MemoryError:
+        raise
+    except Exception as error:  # see make_plain
+        raise ValueError(str(error)) from error
+
+
 def image_header(encoded: bytes) -> Image.Image:
     """Returns an image whose size and format are known and whose pixels are not decoded yet.
 

@@ -3,7 +3,8 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -60,27 +61,25 @@ class DrawnFiles:
     """
 
     def __init__(self, folder: Path, originals: Sequence[Path]) -> None:
-        self._folder = folder
-        parents = {str(path.absolute().parent) for path in originals}
+        self._folder = Path(os.path.abspath(folder))
+        parents = {os.path.dirname(os.path.abspath(path)) for path in originals}
         self._above = os.path.commonpath(parents) if parents else ""
-        originals_known = {path.absolute() for path in originals}
+        known = {_identity(path) for path in originals} - {None}
         for path in originals:
-            places = {self.place(path, suffix).absolute() for suffix in (".jpg", ".mp4")}
-            if places & originals_known:
+            if known & {_identity(self.place(path, suffix)) for suffix in (".jpg", ".mp4")}:
                 raise UserError(
                     f"--draw={folder} would write over {path}; give a folder of its own"
                 )
 
-    def open_video(self, source: Path | int, rate: float) -> "DrawnVideo":
+    def open_video(self, source: Path | int) -> "DrawnVideo":
         """Returns what takes the drawn frames of a video or a camera.
 
         Args:
           source: the video, or the camera's number.
-          rate: frames a second.
         """
         if isinstance(source, int):
-            return DrawnVideo(self._folder / f"camera {source}.mp4", rate)
-        return DrawnVideo(self.place(source, ".mp4"), rate)
+            return DrawnVideo(self._folder / f"camera {source}.mp4", endless=True)
+        return DrawnVideo(self.place(source, ".mp4"))
 
     def place(self, original: Path, suffix: str) -> Path:
         """Returns where the drawn one of an original goes.
@@ -89,7 +88,7 @@ class DrawnFiles:
           original: one of those that were given.
           suffix: that the name gets, unless it ends in it or in .png already.
         """
-        place = self._folder / os.path.relpath(original.absolute(), self._above or None)
+        place = self._folder / os.path.relpath(original, self._above or None)
         if place.suffix.lower() in (suffix, *([".png"] if suffix == ".jpg" else [])):
             return place
         return place.with_name(place.name + suffix)
@@ -108,34 +107,68 @@ class DrawnFiles:
 
 
 class DrawnVideo:
-    """A video of drawn frames; the file is there when it is whole.
+    """A video of drawn frames; a context manager, behind which it is whole or not there.
 
     Args:
       place: of the file, which ends in .mp4.
-      rate: frames a second.
+      endless: whether it is stopped rather than ends, as a camera's; it is kept then.
     """
 
-    def __init__(self, place: Path, rate: float) -> None:
-        self._place, self._rate = place, rate
-        self._part = place.with_name(f".{place.stem}.{os.getpid()}.partial{place.suffix}")
+    def __init__(self, place: Path, *, endless: bool = False) -> None:
+        self._place, self._endless = place, endless
+        self._part = plain_json.partial_of(place)
         self._writer: Any = None
 
-    def write(self, image: Any) -> None:
-        """Appends a frame, a PIL image.
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._writer is None:
+            return
+        self._writer.release()
+        try:
+            if kind is None or self._endless:
+                os.replace(self._part, self._place)
+        except OSError as problem:
+            raise UserError(f"{self._place} cannot be written: {problem.strerror}") from problem
+        finally:
+            self._part.unlink(missing_ok=True)
+
+    def write(self, image: Any, rate: float) -> None:
+        """Appends a frame.
+
+        Args:
+          image: a PIL image.
+          rate: frames a second.
 
         Raises:
           UserError: no video can be written there.
         """
         if self._writer is None:
-            self._part.parent.mkdir(parents=True, exist_ok=True)
-            code = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self._part), code, self._rate, image.size)
-            if not self._writer.isOpened():
-                raise UserError(f"{self._place} cannot be written as a video")
+            self._writer = self._open(rate, image.size)
         self._writer.write(cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR))
 
-    def close(self) -> None:
-        """Puts what was written in its place."""
-        if self._writer is not None:
-            self._writer.release()
-            os.replace(self._part, self._place)
+    def _open(self, rate: float, size: tuple[int, int]) -> Any:
+        try:
+            self._part.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self._place} cannot be written: {error.strerror}") from error
+        writer = cv2.VideoWriter(str(self._part), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
+        if not writer.isOpened():
+            self._part.unlink(missing_ok=True)
+            raise UserError(f"{self._place} cannot be written as a video")
+        return writer
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tells a file from all others, whatever links and letters it is named by; None of no file."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino

@@ -29,7 +29,11 @@ A face: track (None of a photo), expression, probabilities, box, landmarks, scor
 
 
 class Csv:
-    """A row for each face, and one for a photo without any."""
+    """A row for each face, and one for a photo without any.
+
+    Spreadsheets take a cell that begins with =, +, - or @ for a formula and work it out. A stranger
+    may have named a file so; its name is written as that of the same file, ./=name.
+    """
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self._class_names = class_names
@@ -41,10 +45,11 @@ class Csv:
     def format(self, record: Record) -> str:
         """Returns the rows of a photo."""
         seconds = "" if record["seconds"] is None else f"{record['seconds']:.3f}"
-        start = [record["photo"], seconds, "" if record["error"] else len(record["faces"])]
+        photo, error = _no_formula(record["photo"]), _no_formula(record["error"])
+        start = [photo, seconds, "" if error else len(record["faces"])]
         if not record["faces"]:
             empty = [""] * (len(self._columns) - len(start) - 1)
-            return _csv_line([*start, *empty, record["error"]])
+            return _csv_line([*start, *empty, error])
         return "".join(
             _csv_line(
                 [*start, face["track"] or number, face["expression"]]
@@ -65,7 +70,8 @@ class Csv:
                     raise ValueError(f"it has {len(row)} columns")
                 left = (left or max(int(row[2] or 0), 1)) - 1
                 if not left:
-                    yield _Found(row[0], bool(row[1]), bool(row[-1]))
+                    # No name that was given as a path begins with ./ by itself.
+                    yield _Found(row[0].removeprefix(_HERE), bool(row[1]), bool(row[-1]))
         except csv.Error as error:
             if "unexpected end" not in str(error):  # in a quoted name with a line end in it
                 raise ValueError(str(error)) from error
@@ -273,7 +279,17 @@ class _Lines:
         return line.decode("utf-8", "backslashreplace")
 
 
+_HERE = "./"
+
+
+def _no_formula(text: str) -> str:
+    """A name, or an error, which begins with one; see `Csv`."""
+    return _HERE + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def _csv_line(cells: Sequence[Any]) -> str:
+    # Before Python 3.13 the writer does not quote a carriage return, and the reader refuses it.
+    quoting = csv.QUOTE_ALL if any("\r" in str(cell) for cell in cells) else csv.QUOTE_MINIMAL
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
+    csv.writer(text, lineterminator="\n", quoting=quoting).writerow(cells)
     return text.getvalue()

@@ -51,9 +51,20 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    partial = partial_of(path)
     try:
         write(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def partial_of(path: Path) -> Path:
+    """Returns where this process makes a file before it is whole: beside it, with its suffix."""
+    # Shortened: names end at 255 bytes, and a character may take four.
+    return path.with_name(f".{path.stem[:32]}.{os.getpid()}.partial{path.suffix}")
+
+
+def is_partial(path: Path) -> bool:
+    """Returns whether a file is one that `partial_of` named; a killed process leaves it."""
+    return path.name.startswith(".") and ".partial" in path.suffixes[-2:]

@@ -186,24 +186,36 @@ async function choose(index) {
     card.querySelector(".map").hidden = !open || !card.explained;
   });
   redraw();
-  if (again) return;
   const card = current.cards[index];
+  if (again) {
+    if (!card.explained) say("");
+    return;
+  }
+  const isOpen = () => shown === current && current.chosen === index;
   try {
-    if (!card.explained) {
-      say(`Looking at what speaks for face ${index + 1} …`, true);
-      const explained = await ask(`/api/explain?face=${index + 1}`, current.photo.blob, asking.signal);
-      for (const map of Object.values(explained.maps)) map.veil = await makeVeil(map.png);
-      card.explained = explained;
-      addScales(card, index);
-    }
-    if (shown !== current || current.chosen !== index) return;
+    if (!card.explained) say(`Looking at what speaks for face ${index + 1} …`, true);
+    card.explaining ??= explain(card, index); // once, however often it is opened meanwhile
+    await card.explaining;
+    if (!isOpen()) return;
     card.querySelector(".map").hidden = false;
     showScale(card, index);
     card.querySelector(".map").scrollIntoView({ block: "nearest" });
   } catch (error) {
-    if (error.name === "AbortError") return;
+    if (error.name === "AbortError" || !isOpen()) return;
     choose(index); // closes it
     complain(error.message);
+  }
+}
+
+async function explain(card, index) {
+  try {
+    const explained = await ask(`/api/explain?face=${index + 1}`, shown.photo.blob, asking.signal);
+    for (const map of Object.values(explained.maps)) map.veil = await makeVeil(map.png);
+    card.explained = explained;
+    addScales(card, index);
+  } catch (error) {
+    card.explaining = null; // asked for again when it is opened again
+    throw error;
   }
 }
 

@@ -4,7 +4,7 @@ A pickle is a program for a stack machine. The one here knows the operations tha
 containers and numbers, and can construct nothing but what its caller lists by full name: there is
 no way from a name in a file to a function of Python. Memory and time are bounded by the length of
 the pickle and by `MAX_OPERATIONS`: the memo is a dict, no length is believed before that many bytes
-are there, and containers are linked, never copied, compared or hashed.
+are there, and containers are linked, never compared or hashed, and copied by constructors alone.
 """
 
 import pickletools
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from dmfer_jax.errors import UserError
 
 MAX_OPERATIONS = 1_000_000
-"""Of one pickle; a tensor takes about 40."""
+"""Of one pickle; a tensor takes about 50. Each item of what a constructor is given is one, too."""
 
 _MAX_INTEGER_BYTES = 16  # the magic number of PyTorch's old format has 10
 
@@ -88,9 +88,11 @@ class _Machine:
         self.stack: list[Any] = []
         self.outer: list[list[Any]] = []  # the stacks below each mark
         self.memo: dict[int, Any] = {}
+        self.left = MAX_OPERATIONS
 
     def run(self) -> Any:
-        for _ in range(MAX_OPERATIONS):
+        while True:
+            self.charge(1)
             code = self.take(1)
             if code == b".":
                 return self.stack.pop()
@@ -98,7 +100,11 @@ class _Machine:
             if operation is None:
                 raise UserError(f"its pickle has {_describe(code)}, which weights have no need of")
             operation(self)
-        raise UserError(f"its pickle has more than {MAX_OPERATIONS:,} operations")
+
+    def charge(self, operations: int) -> None:
+        self.left -= operations
+        if self.left < 0:
+            raise UserError(f"its pickle has more than {MAX_OPERATIONS:,} operations")
 
     def take(self, count: int) -> bytes:
         end = self.position + count
@@ -190,6 +196,9 @@ class _Machine:
         constructor = self.rules.constructors.get(made_of.name)
         if constructor is None:
             raise UserError(f"its pickle calls {made_of.name}, which makes nothing here")
+        for argument in arguments:  # one from the memo may be given, and copied, very often
+            if isinstance(argument, (tuple, list, dict)):
+                self.charge(len(argument))
         self.push(constructor(*arguments))
 
     def build(self) -> None:

@@ -5,7 +5,6 @@ A tensor is a view of a storage: an offset, sizes and strides. Several may share
 
 import math
 import sys
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -91,7 +90,7 @@ def rules() -> Rules:
         "torch._utils._rebuild_tensor_v2": _make_tensor,
         "torch._utils._rebuild_parameter": _unwrap_parameter,
         "torch._utils._rebuild_parameter_with_state": _unwrap_parameter,
-        "torch.Size": lambda sizes=(): tuple(sizes),
+        "torch.Size": _make_size,
         "collections.OrderedDict": _make_dict,
         "collections.Counter": _make_dict,
         "collections.defaultdict": lambda _=None, items=(): _make_dict(items),
@@ -168,10 +167,17 @@ def _unwrap_parameter(tensor: Any, *_: Any) -> Tensor:
     return tensor
 
 
+def _make_size(sizes: Any = ()) -> tuple[Any, ...]:
+    if type(sizes) is not tuple:
+        raise UserError(f"its pickle makes a size of {shown(sizes)}")
+    return sizes
+
+
 def _make_dict(items: Any = ()) -> dict[Any, Any]:
     """Of a dict, or of pairs as Python 2 writes an OrderedDict."""
-    pairs = items.items() if isinstance(items, Mapping) else items
-    return {checked_key(key): value for key, value in pairs}
+    if type(items) is dict:
+        return items  # not copied: a small file may ask for that very often
+    return {checked_key(key): value for key, value in items}
 
 
 def _are_sizes(values: tuple[Any, ...]) -> bool:

@@ -7,6 +7,7 @@ axe-core's axe.min.js, which DMFER_AXE names or `npm install axe-core` puts into
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,44 @@ def test_each_of_several_faces_has_a_number_a_label_and_a_map(page, photos):
     page.find_all(".why")[1].click()
     assert not page.find("#map-2").is_displayed()
     np.testing.assert_array_equal(page.painted("#photo"), before)
+
+
+SLOW_MAPS = """
+const real = window.fetch;
+window.asked = [];
+window.fetch = async (...all) => {
+  const face = /explain.face=(.*)/.exec(all[0]);
+  if (!face) return real(...all);
+  window.asked.push(face[1]);
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  if (face[1] === arguments[0]) return new Response('{"error": "no map"}', { status: 500 });
+  return real(...all);
+};
+"""
+
+
+def test_map_that_is_opened_again_while_it_is_computed_is_asked_for_once(page, photos):
+    page.driver.execute_script(SLOW_MAPS, "none")
+    page.give(photos["one"])
+    for _ in range(3):  # open, closed, open
+        page.find(".why").click()
+    page.wait(lambda: page.find(".map").is_displayed())
+    time.sleep(1)  # the other answer's
+    scales = [one.get_attribute("value") for one in page.find_all(".scales input")]
+    assert sorted(scales) == ["compressed", "deep"]  # what the tiny network has
+    assert page.driver.execute_script("return window.asked") == ["1"]
+
+
+def test_map_that_fails_after_another_face_was_chosen_stays_closed(page, photos):
+    page.driver.execute_script(SLOW_MAPS, "1")
+    page.give(photos["three"])
+    page.find_all(".why")[0].click()
+    page.explain(2)
+    time.sleep(2)  # for what a failed map would ask again
+    assert page.driver.execute_script("return window.asked") == ["1", "2"]
+    expanded = [one.get_attribute("aria-expanded") for one in page.find_all(".why")]
+    assert expanded == ["false", "true", "false"]
+    assert page.text("#error") == ""
 
 
 def test_click_on_a_face_in_the_photo_explains_it(page, photos):

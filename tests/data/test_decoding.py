@@ -79,6 +79,20 @@ def test_a_killed_process_is_an_error_that_says_so_and_another_takes_its_place(d
     assert decoders.decode([Encoded(photo(0), "a")]).shape == (1, 16, 16, 3)
 
 
+def test_a_user_who_may_have_no_more_large_pipes_gets_usual_ones(decoders, monkeypatch):
+    start, sizes = subprocess.Popen, []
+
+    def refuse(*arguments, pipesize: int = -1, **options):
+        sizes.append(pipesize)
+        if pipesize > 0:
+            raise PermissionError(1, "Operation not permitted")
+        return start(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    assert decoders.decode([Encoded(photo(0), "a")]).shape == (1, 16, 16, 3)
+    assert sizes == [2**20, -1]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_processes_end_with_what_started_them():
     before = children()

@@ -36,6 +36,7 @@ RECORDS = [
     record('b, "c"\nd.jpg', 3),
     record("none.jpg", 0),
     record("bad.jpg", 0, error="is empty"),
+    record("=1+1\r.jpg", 2),
     record("e.jpg", 2),
 ]
 
@@ -68,13 +69,27 @@ def test_csv_has_a_row_for_each_face_and_one_for_a_photo_without(tmp_path):
         *['b, "c"\nd.jpg'] * 3,
         "none.jpg",
         "bad.jpg",
+        *["./=1+1\r.jpg"] * 2,
         *["e.jpg"] * 2,
     ]
-    assert [row["face"] for row in rows] == ["1", "1", "2", "3", "", "", "1", "2"]
-    assert [row["faces"] for row in rows] == ["1", "3", "3", "3", "0", "", "2", "2"]
+    assert [row["face"] for row in rows] == ["1", "1", "2", "3", "", "", "1", "2", "1", "2"]
+    assert [row["faces"] for row in rows] == ["1", "3", "3", "3", "0", "", "2", "2", "2", "2"]
     assert rows[5]["error"] == "is empty"
     assert rows[0]["happy"] == "0.750000"
     assert (rows[0]["left"], rows[0]["bottom"]) == ("1.0", "40.2")
+
+
+@pytest.mark.parametrize("first", "=+-@\t\r")
+def test_no_cell_of_a_file_name_is_a_formula(first, tmp_path):
+    name = f'{first}HYPERLINK("x").jpg'
+    written = record(name, 0, error=f"{name} is empty")
+    write(tmp_path / "rows.csv", Csv(NAMES), [written])
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["photo"] == f"./{name}"
+    assert row["error"] == f"./{name} is empty"
+    with RowFile(tmp_path / "rows.csv", Csv(NAMES)) as file:
+        assert file.done == {name}
 
 
 def test_json_is_a_photo_on_each_line(tmp_path):

@@ -175,10 +175,35 @@ def test_no_memory_is_given_on_a_files_word_and_no_time_wasted(tmp_path, body):
     assert time.monotonic() - began < 30
 
 
+NUMBERS = [struct.pack("<H", number) for number in range(20_000)]
+
+
 def test_pickle_of_too_many_operations_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(pickle_machine, "MAX_OPERATIONS", 100)
     body = b"\x80\x02" + b"N0" * 100 + b"}."
     assert "more than 100 operations" in refusal(tmp_path, zip_of({"data.pkl": body}))
+
+
+@pytest.mark.parametrize(
+    ("name", "large"),
+    [
+        (b"collections\nOrderedDict\n", b"}(" + b"".join(b"M%bN" % n for n in NUMBERS) + b"u"),
+        (b"collections\nOrderedDict\n", b"](" + b"".join(b"M%bN\x86" % n for n in NUMBERS) + b"e"),
+        (b"torch\nSize\n", b"(" + b"N" * len(NUMBERS) + b"t"),
+        (b"torch\nSize\n", b"X" + struct.pack("<I", len(NUMBERS)) + b"x" * len(NUMBERS)),
+    ],
+    ids=["dict", "pairs", "sizes", "text"],
+)
+def test_copies_of_one_large_container_do_not_multiply_a_file(tmp_path, name, large):
+    copy = b"h\x01h\x02\x85Ra"
+    body = b"\x80\x02c" + name + b"q\x010" + large + b"q\x020]" + copy * 400 + b"."
+    tracemalloc.start()
+    try:
+        refusal(tmp_path, zip_of({"data.pkl": body}))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 32 * 2**20
 
 
 def test_nested_containers_of_a_billion_are_linked_not_copied(tmp_path):
