@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of the weights, the order of the examples, augmentation and dropout
     # Weights to begin with: a file of PyTorch or safetensors; face: those of face_resnet, which lie
-    # in this package; "": random
+    # in this package; ferplus-small, or another model of it; "": random
     config.init_from = ""
     # How images were normalised for weights with torchvision's names: imagenet (by its mean and
     # standard deviation) | symmetric (in -1 to 1, as here)

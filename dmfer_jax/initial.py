@@ -16,9 +16,9 @@ from ml_collections import ConfigDict
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import plain_json
 from dmfer_jax.state import TrainState, with_variables
-from dmfer_jax.weights.face import FACE_WEIGHTS
 from dmfer_jax.weights.manifest import list_files
 from dmfer_jax.weights.matching import Match, match
+from dmfer_jax.weights.packaged import packaged_weights
 from dmfer_jax.weights.pytorch import from_state_dict, to_state_dict
 from dmfer_jax.weights.reading import read_weights
 
@@ -102,7 +102,7 @@ _RECORD = "initial_weights.json"
 
 
 def _path(init_from: str) -> Path:
-    return FACE_WEIGHTS if init_from == "face" else Path(init_from).expanduser()
+    return packaged_weights().get(init_from) or Path(init_from).expanduser()
 
 
 def _match_file(path: Path, config: ConfigDict, like: TrainState) -> Match:

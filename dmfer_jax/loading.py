@@ -17,11 +17,9 @@ from dmfer_jax.errors import UserError
 from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.predictor import BUCKETS, Predictor
 from dmfer_jax.weights.npz import load_npz
+from dmfer_jax.weights.packaged import packaged_models
 from dmfer_jax.weights.portable import load_portable
 from dmfer_jax.weights.sealing import Manifest
-
-PRETRAINED = Path(__file__).parent / "pretrained"
-"""The models that this package carries, each with its card."""
 
 DEFAULT_MODEL = "ferplus-small"
 """The one of them that commands take unless told."""
@@ -31,12 +29,12 @@ def find_model(model: str) -> Path:
     """Returns the file of a model.
 
     Args:
-      model: a name of one in `PRETRAINED`, or a path.
+      model: a name of one in the package, or a path.
 
     Raises:
       UserError: there is neither; the message lists the names.
     """
-    packaged = {path.stem: path for path in sorted(PRETRAINED.glob("*.safetensors"))}
+    packaged = packaged_models()
     if model in packaged:
         return packaged[model]
     if (path := Path(model).expanduser()).is_file():

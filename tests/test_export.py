@@ -20,6 +20,7 @@ from dmfer_jax.exported import load_exported
 from dmfer_jax.labels import EXPRESSION_NAMES
 from dmfer_jax.predictor import Predictor
 from dmfer_jax.trained import load_trained
+from dmfer_jax.weights import packaged
 from dmfer_jax.weights.portable import Manifest, load_portable, save_portable
 from tests.conftest import make_tiny_config, save_random_run
 
@@ -90,7 +91,7 @@ def test_temperature_divides_the_logits_and_half_precision_only_rounds(
     export.export(finished[0], "best", out, half=True, temperature=2.5)
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     whole = dmfer_jax.load(str(exported), buckets=(4,)).predictor(images)
-    monkeypatch.setattr(loading, "PRETRAINED", tmp_path)
+    monkeypatch.setattr(packaged, "PRETRAINED", tmp_path)
     small = dmfer_jax.load("small", buckets=(4,)).predictor(images)
     logits = np.log(whole.probabilities) / 2.5
     expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 import safetensors.numpy
 
 from dmfer_jax import compiling, initial, loop, run_folder, sharding, state, train
+from dmfer_jax.config import load_config
 from dmfer_jax.errors import UserError
 from dmfer_jax.initial import describe_start, read_initial_weights
 from dmfer_jax.optimizer import make_optimizer, make_schedule
@@ -93,6 +95,18 @@ def test_own_weights_begin_the_whole_network(tiny_config, tmp_path):
     assert ours.keys() == arrays.keys()
     for name, array in ours.items():
         np.testing.assert_array_equal(array, arrays[name])
+
+
+def test_the_model_of_the_package_begins_a_run_on_other_classes(tmp_path):
+    config: Any = load_config("configs/ferplus_face_cpu.py")
+    config.init_from = "ferplus-small"
+    model = state.make_model(config, 3)
+    images = jax.ShapeDtypeStruct((1, 96, 96, 1), np.float32)
+    drawn = jax.eval_shape(model.init, jax.random.key(0), images)
+    weights = begin(config, tmp_path, SimpleNamespace(**drawn))
+    record = describe_start(tmp_path)["init_from"]
+    assert (record["file"], record["random"]) == ("ferplus-small.safetensors", ["head"])
+    assert len(weights.taken) == record["matched"] > 100
 
 
 def test_file_that_does_not_fit_is_named_and_leaves_no_record(tiny_config, tmp_path):

@@ -9,7 +9,8 @@ import pytest
 
 import dmfer_jax
 from dmfer_jax.labels import EXPRESSION_NAMES
-from dmfer_jax.loading import PRETRAINED, load_weights
+from dmfer_jax.loading import load_weights
+from dmfer_jax.weights.packaged import PRETRAINED
 
 ROOT = Path(__file__).parents[1]
 FILE = PRETRAINED / "ferplus-small.safetensors"
