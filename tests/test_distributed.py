@@ -89,10 +89,7 @@ def test_processes_are_joined_only_where_the_environment_tells_of_several(
 
 
 def meet(*told: tuple[int, int], timeout: float = 20, stranger: bytes | None = None) -> list[str]:
-    """What each process hears that was told (processes, process); "" is that all are there.
-
-    A stranger comes second, says these bytes, and stays.
-    """
+    """What each process hears that was told (processes, process); "" is that all are there."""
     port, heard = free_port(), [""] * len(told)
 
     def come(index: int, processes: int, process: int) -> None:
@@ -108,7 +105,7 @@ def meet(*told: tuple[int, int], timeout: float = 20, stranger: bytes | None = N
             if stranger is not None and index == 0:
                 time.sleep(0.2)  # process 0 listens
                 connection = stack.enter_context(socket.create_connection(("localhost", port)))
-                connection.sendall(stranger)
+                connection.sendall(stranger)  # who stays
         for thread in threads:
             thread.join()
     return heard
