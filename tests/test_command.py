@@ -74,6 +74,7 @@ def test_flag_that_cannot_be_is_one_plain_line(argument, message, monkeypatch, c
 
 
 PIPE = """
+"Prints a row."
 import subprocess, sys
 from absl import flags
 from dmfer_jax import command
