@@ -225,9 +225,14 @@ def main(argv: Sequence[str]) -> None:
     print(
         f"{out}: {', '.join(manifest.labels)}; {manifest.image_size} x "
         f"{manifest.image_size} x {manifest.channels}; {training.get('dataset')}, step "
-        f"{training.get('step', 0):,}, {chosen}; {out.stat().st_size / 1e6:.1f} MB"
+        f"{_count(training.get('step'))}, {chosen}; {out.stat().st_size / 1e6:.1f} MB"
         + (f"; int8, calibrated on {len(images)} images" if images is not None else "")
     )
+
+
+def _count(value: object) -> str:
+    """A number with its commas; what a stranger's file has in its place as it is."""
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
 def _check_flags(options: Any) -> None:
