@@ -8,6 +8,7 @@ keeps a moving average of its weights, this is what is written, since it is what
 formats are described in `docs/export.md`.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -264,7 +265,7 @@ def _out(options: Any) -> Path:
     """Returns the file to write."""
     origin = Path(options.workdir or options.model)
     name = (origin.resolve().name if options.workdir else origin.stem) + ".int8" * options.int8
-    out = Path(options.out or f"{name}.{options.to}").expanduser()
+    out = Path(os.path.expanduser(options.out or f"{name}.{options.to}"))
     if out.suffix != f".{options.to}":
         raise UserError(
             f"--out is {out} and --to is {options.to}: let the name end with .{options.to}, by "
