@@ -76,8 +76,9 @@ class Side:
         """
         assert self._process.stdin
         self._signal(signal.SIGCONT)
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended, as its answer will show
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
         answer = self._answer()
         self._signal(signal.SIGSTOP)
         return answer
@@ -96,7 +97,8 @@ class Side:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # of a request that nobody took
+                    pipe.close()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout

@@ -100,7 +100,7 @@ def plan(
             raise UserError(f"--only: '{name}' {reason}; there are {', '.join(variants)}")
     runs = []
     for seed in range(seeds):
-        for variant in only or variants:
+        for variant in dict.fromkeys(only) or variants:
             of_seed = configs[variant].copy_and_resolve_references()
             of_seed.seed = seed
             runs.append(PlannedRun(variant, of_seed, out / variant / f"seed{seed}"))
@@ -208,7 +208,7 @@ def train_apart(command: list[str], interruption: Interruption) -> int:
         return process.returncode
 
 
-_INTERRUPTED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
+_INTERRUPTED = (129, 130, 143, -signal.SIGHUP, -signal.SIGINT, -signal.SIGTERM)
 """Exit statuses of a training that was asked to stop."""
 
 

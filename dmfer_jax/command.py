@@ -9,6 +9,8 @@ import io
 import logging as std_logging
 import os
 import re
+import select
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -26,18 +28,23 @@ from dmfer_jax.errors import UserError
 def run(main: Callable[[Sequence[str]], Any], *, takes_files: bool = False) -> None:
     """Runs an entry point whose flags are defined, or prints its help.
 
-    An error of the user's is one line on stderr and status 2; Ctrl-C is status 130.
+    An error of the user's is one line on stderr and status 2; Ctrl-C is status 130. Where whatever
+    reads standard output ends first, as `head` does, the command ends with it: status 141.
 
     Args:
       main: takes the arguments that are no flags, behind the command's name.
       takes_files: whether there may be any; flags may stand before and behind them.
     """
     arguments = sys.argv[1:]
-    if any(asking in arguments for asking in usage.ASKING):
-        _print_help(main, arguments, takes_files)
-        return
-    flags.FLAGS.set_gnu_getopt(takes_files)
-    app.run(lambda argv: _guarded(main, argv, takes_files), flags_parser=_parse)
+    try:
+        if any(asking in arguments for asking in usage.ASKING):
+            _print_help(main, arguments, takes_files)
+            return
+        flags.FLAGS.set_gnu_getopt(takes_files)
+        app.run(lambda argv: _guarded(main, argv, takes_files), flags_parser=_parse)
+    except BrokenPipeError:
+        _end_if_unread()
+        raise
 
 
 def printable(text: str) -> str:
@@ -53,7 +60,7 @@ def printable(text: str) -> str:
 
 def _print_help(main: Callable[..., Any], arguments: Sequence[str], takes_files: bool) -> None:
     try:
-        print(usage.describe(main, arguments, takes_files=takes_files))
+        print(usage.describe(main, arguments, takes_files=takes_files), flush=True)
     except UserError as error:
         _fail(str(error))
 
@@ -65,11 +72,21 @@ def _guarded(main: Callable[[Sequence[str]], Any], argv: Sequence[str], takes_fi
         _fail(f"'{argv[1]}' is no flag; flags look like --name=value")
     try:
         main(argv)
+        sys.stdout.flush()
     except UserError as error:
         _fail(str(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _end_if_unread() -> None:
+    """Ends the process if it is standard output that nobody reads, and not another pipe."""
+    output, state = sys.stdout.fileno(), select.poll()
+    state.register(output, 0)
+    if state.poll(0):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)  # where Python's own last flush goes
+        raise SystemExit(128 + signal.SIGPIPE) from None
 
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)", re.DOTALL)

@@ -14,7 +14,6 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -39,6 +38,7 @@ from dmfer_jax import config as configs
 from dmfer_jax.chips import Topology, find_topology
 from dmfer_jax.errors import UserError
 from dmfer_jax.optimizer import make_optimizer, make_schedule
+from dmfer_jax.reporting import plain_json
 from dmfer_jax.reporting.console import print_table
 
 STEPS = ("training", "evaluation")
@@ -241,7 +241,7 @@ def main(argv: Sequence[str]) -> None:
             "datasheets": {topology.chip.name: topology.chip._asdict() for topology in slices},
             "results": results,
         }
-        Path(options.out).write_text(json.dumps(report, indent=1) + "\n")
+        plain_json.write_text(options.out, json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

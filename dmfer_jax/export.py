@@ -8,6 +8,7 @@ keeps a moving average of its weights, this is what is written, since it is what
 formats are described in `docs/export.md`.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -225,9 +226,14 @@ def main(argv: Sequence[str]) -> None:
     print(
         f"{out}: {', '.join(manifest.labels)}; {manifest.image_size} x "
         f"{manifest.image_size} x {manifest.channels}; {training.get('dataset')}, step "
-        f"{training.get('step', 0):,}, {chosen}; {out.stat().st_size / 1e6:.1f} MB"
+        f"{_count(training.get('step'))}, {chosen}; {out.stat().st_size / 1e6:.1f} MB"
         + (f"; int8, calibrated on {len(images)} images" if images is not None else "")
     )
+
+
+def _count(value: object) -> str:
+    """A number with its commas; what a stranger's file has in its place as it is."""
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
 def _check_flags(options: Any) -> None:
@@ -259,7 +265,7 @@ def _out(options: Any) -> Path:
     """Returns the file to write."""
     origin = Path(options.workdir or options.model)
     name = (origin.resolve().name if options.workdir else origin.stem) + ".int8" * options.int8
-    out = Path(options.out or f"{name}.{options.to}").expanduser()
+    out = Path(os.path.expanduser(options.out or f"{name}.{options.to}"))
     if out.suffix != f".{options.to}":
         raise UserError(
             f"--out is {out} and --to is {options.to}: let the name end with .{options.to}, by "

@@ -6,6 +6,7 @@ by the file's name and SHA-256, and stands in every report: a result tells where
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,7 +103,7 @@ _RECORD = "initial_weights.json"
 
 
 def _path(init_from: str) -> Path:
-    return packaged_weights().get(init_from) or Path(init_from).expanduser()
+    return packaged_weights().get(init_from) or Path(os.path.expanduser(init_from))
 
 
 def _match_file(path: Path, config: ConfigDict, like: TrainState) -> Match:

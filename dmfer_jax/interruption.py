@@ -1,17 +1,18 @@
 """Ctrl-C and the signal that asks a process to end: noticed, and acted on between two steps.
 
-SIGTERM is also how clouds and schedulers tell that a machine will be taken away.
+SIGTERM is also how clouds and schedulers tell that a machine will be taken away, and SIGHUP how a
+terminal tells that it was closed. Under nohup the second is ignored, and stays so.
 """
 
 import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interruption:
-    """Catches the first SIGINT or SIGTERM while it is entered; a second one ends at once.
+    """Catches the first SIGINT, SIGTERM or SIGHUP while it is entered; a second one ends at once.
 
     The second one is left to the system, which ends the process even while it computes or compiles.
 
@@ -24,7 +25,9 @@ class Interruption:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
-        self._previous = {number: signal.signal(number, self._notice) for number in _SIGNALS}
+        for number in _SIGNALS:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._notice)
         return self
 
     def __exit__(
@@ -46,7 +49,7 @@ class Interruption:
     def _notice(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.signal = number
-        for caught in _SIGNALS:
+        for caught in self._previous:
             signal.signal(caught, signal.SIG_DFL)
 
     def _restore(self) -> None:

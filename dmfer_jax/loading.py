@@ -37,7 +37,7 @@ def find_model(model: str) -> Path:
     packaged = packaged_models()
     if model in packaged:
         return packaged[model]
-    if (path := Path(model).expanduser()).is_file():
+    if (path := Path(os.path.expanduser(model))).is_file():
         return path
     if path.is_dir():
         raise UserError(

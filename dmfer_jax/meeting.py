@@ -14,6 +14,7 @@ from typing import Any
 from dmfer_jax.errors import UserError
 
 _RETRY = 0.3  # seconds
+_SPEAKS_WITHIN = 5.0  # seconds; whoever says nothing keeps the next ones waiting
 _LONGEST = 4096  # bytes of a message
 
 
@@ -64,7 +65,7 @@ def _gather(port: int, processes: int, until: float, timeout: float) -> None:
                         "--coordinator, and does the network let it through?"
                     )
                 stack.enter_context(guest)
-                words = _words(guest, until)
+                words = _words(guest, min(until, time.monotonic() + _SPEAKS_WITHIN))
                 if words is None:
                     continue  # a stranger that tries the port
                 process, number = words

@@ -19,7 +19,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from dmfer_jax import sharding
 from dmfer_jax.data import augment
 from dmfer_jax.models.resnet import BatchNorm
 from dmfer_jax.run import Run
@@ -53,11 +55,16 @@ def fit_backbone(run: Run, train_state: TrainState) -> TrainState:
     count = min(-(-_IMAGES // size), len(run.train) // size)
     images = (batch["image"] for batch in itertools.islice(batches, count))
     variables = {"params": train_state.params, "batch_stats": train_state.batch_stats}
-    return with_variables(train_state, fit_statistics(run.model, variables, images, "backbone"))
+    fitted = fit_statistics(run.model, variables, images, "backbone", run.mesh)
+    return with_variables(train_state, fitted)
 
 
 def fit_statistics(
-    model: nn.Module, variables: Mapping[str, Any], batches: Iterable[jax.Array], part: str
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    batches: Iterable[jax.Array],
+    part: str,
+    mesh: Mesh,
 ) -> dict[str, Any]:
     """Sets the statistics of the BatchNorms of a part of a network to those of images.
 
@@ -71,6 +78,7 @@ def fit_statistics(
       variables: its {"params", "batch_stats"}.
       batches: uint8 images `[n, h, w, c]`, all of one size.
       part: the name of the part, such as "backbone".
+      mesh: that the images lie on.
 
     Returns:
       Variables of the same function, to rounding: float32 arrays.
@@ -80,7 +88,8 @@ def fit_statistics(
         inside = len(module.path) > 0 and module.path[0] == part
         return method == "__call__" and isinstance(module, nn.Conv) and inside
 
-    @jax.jit
+    # Each process fetches them whole, whichever of them the images lie on.
+    @partial(jax.jit, out_shardings=sharding.replicated(mesh))
     def moments(images: jax.Array) -> Any:
         x = augment.normalize(augment.to_float(images))
         _, seen = model.apply(

@@ -5,14 +5,14 @@
   python -m dmfer_jax.prepare --dataset=rafdb --verify
 
 The source may be a folder or an archive, in any layout that docs/datasets/ tells of; what it was
-taken for is said. Training builds what it needs by itself; this is for doing it beforehand, and for
-a look at the counts.
+taken for is said. Training builds what it needs by itself; this does so before, and shows counts.
 """
 
 import contextlib
 import importlib
 import inspect
 import io
+import os
 import signal
 import sys
 import time
@@ -80,7 +80,7 @@ def prepare(
     console = console or _console()
     name, _, variant = dataset.partition("/")
     builder_class = _builder_class(dataset)
-    place = Path(data_dir).expanduser() / name
+    place = Path(os.path.expanduser(data_dir)) / name
     if not builder_class.needs_source:
         with builds.readable_build(place / variant):
             builder = builder_class(
@@ -208,7 +208,7 @@ def _opened(dataset: str, source: str) -> Any:
             "file or folder as downloaded: --source=path to prepare, --config.data.source=path "
             f"to train; see docs/datasets/{dataset.partition('/')[0]}.md"
         )
-    return SourceFiles(Path(source).expanduser())
+    return SourceFiles(Path(os.path.expanduser(source)))
 
 
 def _survey(

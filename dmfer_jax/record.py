@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from dmfer_jax import command, reproduce, run_folder
-from dmfer_jax.config import find_config
+from dmfer_jax.config import find_config, validate
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import plain_json, result_tables, rows
 from dmfer_jax.reporting.report import read_report
@@ -41,7 +42,7 @@ def add_report(report_path: Path, config_path: str, variant: str, out: Path) -> 
         add_stress(report, report_path / "evaluation")
     else:
         report = read_report(report_path)
-    config = run_folder.complete(report["config"])
+    config = _config_of(report, report_path)
     path = find_config(config_path)
     added = rows.rows_of_report(
         {**report, "config": config.to_dict()},
@@ -52,6 +53,21 @@ def add_report(report_path: Path, config_path: str, variant: str, out: Path) -> 
     )
     rows.append_rows(out, added)
     return len(added)
+
+
+def _config_of(report: dict[str, Any], path: Path) -> ConfigDict:
+    """The config of a run's report, such as training would take today."""
+    if not isinstance(report.get("config"), dict):
+        raise UserError(f"{path} names no config; expected the report that training wrote")
+    try:
+        config = run_folder.complete(report["config"])
+        validate(config)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path} is of a config that this release does not know: {reason}"
+        ) from error
+    return config
 
 
 def add_stress(report: dict[str, Any], evaluations: Path) -> None:

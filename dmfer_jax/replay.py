@@ -21,6 +21,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from dmfer_jax import checkpoint, command, run_folder, sharding, state, steps
+from dmfer_jax.config import validate
 from dmfer_jax.errors import UserError
 from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.nonfinite import BATCH
@@ -71,6 +72,7 @@ def replay(folder: Path) -> Replay:
       UserError: the folder holds no such step, or is damaged.
     """
     config = run_folder.load_config(folder)
+    validate(config)
     batch = _read_batch(folder)
     model = state.make_model(config, len(batch["class_names"]))
     optimizer = make_optimizer(config, make_schedule(config, 1))
@@ -152,7 +154,10 @@ def _read_batch(folder: Path) -> dict[str, np.ndarray]:
     path = folder / BATCH
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+            batch = dict(arrays)
+        if missing := {"image", "target", "name", "class_names"} - batch.keys():
+            raise ValueError(f"it has no {', '.join(sorted(missing))}")
+        return batch
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"{path} cannot be read ({error}); give a folder that training wrote, such as "

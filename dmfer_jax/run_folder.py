@@ -80,10 +80,11 @@ def list_fields(config: ConfigDict | dict[str, Any], prefix: str = "") -> dict[s
 def complete(config: ConfigDict | dict[str, Any]) -> ConfigDict:
     """Returns a config that was kept, such as that of a report, with the types of now.
 
-    Fields that were not there yet get their defaults, which do what it did.
+    Fields that were not there yet get their defaults, which do what it did. Fields that no config
+    has stay, for `config.validate` to refuse.
 
     Raises:
-      KeyError, TypeError: it has a field, or a value, that no config has.
+      TypeError, ValueError: it has a value of another type than the field.
     """
     known = get_config()
     known.update(config)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from dmfer_jax.errors import UserError
+from dmfer_jax.reporting import plain_json
 
 _NAME = "run.lock"
 
@@ -40,13 +41,12 @@ def lock(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
             f"{workdir} cannot be used as {flag}: {error.strerror or error}; give another one"
         ) from error
     with file:
-        if left := file.read().strip():
-            print(f"{workdir} was left by {left}, which ended without tidying up; it is free.")
-        file.seek(0)
-        file.truncate()
-        file.write(_name_process())
-        file.flush()
         try:
+            if left := _read(file):
+                print(f"{workdir} was left by {left}, which ended without tidying up; it is free.")
+            with plain_json.writing(workdir / _NAME):
+                file.truncate(0)
+                file.write(_name_process().encode(errors="backslashreplace"))
             yield
         finally:
             (workdir / _NAME).unlink(missing_ok=True)
@@ -55,16 +55,16 @@ def lock(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
                     folder.rmdir()
 
 
-def _open_locked(path: Path, flag: str) -> IO[str]:
+def _open_locked(path: Path, flag: str) -> IO[bytes]:
     """The lock's file, locked, at its beginning."""
     while True:
-        file = path.open("a+", encoding="utf-8")
+        file = path.open("a+b", buffering=0)  # what a full disk refuses is not tried again
         file.seek(0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             with file:
-                owner = file.read().strip() or "another process"
+                owner = _read(file) or "another process"
             raise UserError(
                 f"{path.parent} is in use by {owner}. Wait for it, stop it, or give another {flag}."
             ) from None
@@ -76,6 +76,10 @@ def _open_locked(path: Path, flag: str) -> IO[str]:
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
         file.close()
+
+
+def _read(file: IO[bytes]) -> str:
+    return file.read().decode(errors="backslashreplace").strip()
 
 
 def _name_process() -> str:

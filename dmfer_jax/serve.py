@@ -111,7 +111,7 @@ def bind(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listening = socket.socket(family, kind, protocol)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise _cannot_listen(host, port, error) from None
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -130,10 +130,12 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _cannot_listen(host: str, port: int, error: OSError) -> UserError:
+def _cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> UserError:
+    # The second is of a name that has an empty part, or one that is too long.
+    reason = error.strerror if isinstance(error, OSError) else "no host has such a name"
     return UserError(
-        f"cannot listen at {host}, port {port}: {error.strerror}; give another --port, or --host "
-        "with an address of this machine"
+        f"cannot listen at {host}, port {port}: {reason}; give another --port, or --host with an "
+        "address of this machine"
     )
 
 
@@ -175,7 +177,13 @@ if __name__ == "__main__":
         "A model of this package, or a file of weights (.safetensors, .npz).",
     )
     flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; this machine's own unless set.")
-    flags.DEFINE_integer("port", 8000, "Port to listen at; 0 takes a free one.")
+    flags.DEFINE_integer(
+        "port",
+        8000,
+        "Port to listen at; 0 takes a free one.",
+        lower_bound=0,
+        upper_bound=2**16 - 1,
+    )
     flags.DEFINE_list(
         "names", [], "Names by which browsers reach it, beside localhost and IP addresses."
     )

@@ -1,8 +1,11 @@
 """An ablation from plan to table: what is run, that it goes on, and that nothing is run twice."""
 
+import contextlib
+import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,6 +88,7 @@ def test_runs_are_planned_seed_by_seed_without_what_is_the_baseline_itself(plann
 
 def test_only_names_variants_of_the_grid(planned, tmp_path):
     assert [run.name for run in plan(tmp_path, 1, ("cosine",)).runs] == ["cosine, seed 0"]
+    assert plan(tmp_path, 1, ("plain", "plain")).runs == plan(tmp_path, 1, ("plain",)).runs
     with pytest.raises(UserError, match="'cosin' is no variant of the grid; there are plain, cos"):
         plan(tmp_path, 1, ("cosin",))
     with pytest.raises(UserError, match="'shaken' is the baseline itself here"):
@@ -165,9 +169,10 @@ def test_failed_run_keeps_no_other_from_being_done_and_is_tried_again(planned):
     assert again.names == ["cosine, seed 0"]
 
 
-def test_interrupted_ablation_says_how_to_go_on(planned, capsys):
+@pytest.mark.parametrize("status", [129, 143])
+def test_interrupted_ablation_says_how_to_go_on(planned, capsys, status):
     with pytest.raises(SystemExit) as stopped:
-        ablation.run_all(planned, Trainer(planned, {"plain, seed 1": 143}))
+        ablation.run_all(planned, Trainer(planned, {"plain, seed 1": status}))
     assert stopped.value.code == 143
     expected = "2 of 4 runs are over; the same command goes on with plain, seed 1."
     assert expected in capsys.readouterr().out
@@ -198,6 +203,27 @@ time.sleep(60)
 
     noticed: Any = Noticed()
     assert ablation.train_apart([sys.executable, "-c", script, str(ready)], noticed) == 143
+
+
+def test_closed_terminal_leaves_no_training_that_nobody_owns():
+    training = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    script = """
+import sys
+from dmfer_jax.ablation import train_apart
+from dmfer_jax.interruption import Interruption
+with Interruption() as interruption:
+    sys.exit(-train_apart([sys.executable, "-c", sys.argv[1]], interruption))
+"""
+    command = [sys.executable, "-c", script, training]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        child = int(parent.stdout.readline())
+        parent.send_signal(signal.SIGHUP)
+        try:
+            assert parent.wait(timeout=30) == signal.SIGHUP  # which the training ended of
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
 
 
 def test_run_is_an_ordinary_training_whose_row_tells_what_it_said_of_each_image(

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -73,6 +75,14 @@ def test_sides_take_turns_and_are_stopped_with_their_processes_in_between(start_
     ]
     assert in_turn == sorted(in_turn)
     wait_for(pids, "gone")
+
+
+def test_a_side_that_was_killed_between_its_turns_is_an_error_that_names_it(start_side):
+    with start_side("short one") as side:
+        os.killpg(side.facts["pids"][0], signal.SIGKILL)
+        wait_for(side.facts["pids"], "gone")
+        with pytest.raises(UserError, match="'short one' ended"):
+            side.turn(ends=False)
 
 
 def test_a_side_that_ends_is_an_error_that_names_it(start_side):

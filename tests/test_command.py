@@ -1,6 +1,7 @@
 """What is compiled is kept where the user's cache is, unless the environment says otherwise."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -70,3 +71,39 @@ def test_flag_that_cannot_be_is_one_plain_line(argument, message, monkeypatch, c
     assert said.startswith("error: ")
     assert message in said
     assert said.count("\n") == 1
+
+
+PIPE = """
+"Prints a row."
+import subprocess, sys
+from absl import flags
+from dmfer_jax import command
+
+def main(argv):
+    if argv[1] == "other":
+        child = subprocess.Popen(["true"], stdin=subprocess.PIPE)
+        child.wait()
+        child.stdin.write(b"x")
+        child.stdin.flush()
+    print("row", flush=argv[1] == "at once")
+
+command.run(main, takes_files=True)
+"""
+
+
+@pytest.mark.parametrize("argument", ["at once", "at the end", "--help"])
+def test_command_ends_silently_with_whatever_reads_it(argument):
+    reads, writes = os.pipe()
+    os.close(reads)
+    try:
+        command = [sys.executable, "-c", PIPE, argument]
+        done = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.close(writes)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_another_broken_pipe_is_no_end_of_the_reader():
+    done = subprocess.run([sys.executable, "-c", PIPE, "other"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "BrokenPipeError" in done.stderr

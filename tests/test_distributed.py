@@ -1,5 +1,6 @@
 """Processes find each other or say why not, and train, stop and go on as one."""
 
+import contextlib
 import json
 import os
 import re
@@ -87,7 +88,7 @@ def test_processes_are_joined_only_where_the_environment_tells_of_several(
     )
 
 
-def meet(*told: tuple[int, int], timeout: float = 20, strangers: bool = False) -> list[str]:
+def meet(*told: tuple[int, int], timeout: float = 20, stranger: bytes | None = None) -> list[str]:
     """What each process hears that was told (processes, process); "" is that all are there."""
     port, heard = free_port(), [""] * len(told)
 
@@ -98,14 +99,15 @@ def meet(*told: tuple[int, int], timeout: float = 20, strangers: bool = False) -
             heard[index] = str(error)
 
     threads = [threading.Thread(target=come, args=(i, *one)) for i, one in enumerate(told)]
-    for thread in threads:
-        thread.start()
-        if strangers:
-            time.sleep(0.2)  # process 0 listens
-            with socket.create_connection(("localhost", port)) as stranger:
-                stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
-    for thread in threads:
-        thread.join()
+    with contextlib.ExitStack() as stack:
+        for index, thread in enumerate(threads):
+            thread.start()
+            if stranger is not None and index == 0:
+                time.sleep(0.2)  # process 0 listens
+                connection = stack.enter_context(socket.create_connection(("localhost", port)))
+                connection.sendall(stranger)  # who stays
+        for thread in threads:
+            thread.join()
     return heard
 
 
@@ -118,7 +120,13 @@ def test_one_that_comes_before_process_0_waits_for_it():
 
 
 def test_a_stranger_at_the_port_does_no_harm():
-    assert meet((2, 0), strangers=True, timeout=2)[0].startswith("process 1 of 2 did not come")
+    said = b"GET / HTTP/1.1\r\n\r\n"
+    assert meet((2, 0), stranger=said, timeout=2)[0].startswith("process 1 of 2 did not come")
+
+
+def test_a_stranger_that_says_nothing_keeps_nobody_waiting_for_long(monkeypatch):
+    monkeypatch.setattr(meeting, "_SPEAKS_WITHIN", 0.5)
+    assert meet((2, 0), (2, 1), timeout=4, stranger=b"") == ["", ""]
 
 
 def test_all_hear_which_process_is_missing():

@@ -143,6 +143,18 @@ def test_command_writes_the_file_and_says_what_is_in_it(finished, tmp_path, monk
     load_portable(out)
 
 
+@pytest.mark.parametrize("step", ["many", None])
+def test_what_a_strangers_file_says_of_its_training_is_printed_as_it_is(
+    exported, tmp_path, monkeypatch, capsys, step
+):
+    manifest, variables = load_portable(exported)
+    told = dataclasses.replace(manifest, training={**manifest.training, "step": step})
+    save_portable(tmp_path / "theirs.safetensors", variables, told)
+    model, out = str(tmp_path / "theirs.safetensors"), str(tmp_path / "m.npz")
+    command(monkeypatch, model=model, to="npz", out=out)
+    assert f", step {step}, " in capsys.readouterr().out
+
+
 def test_run_without_the_checkpoint_or_its_labels_is_refused(untrained, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="holds no run"):
         export.export(tmp_path, "last", tmp_path / "out")

@@ -10,7 +10,7 @@ import pytest
 from dmfer_jax.interruption import Interruption
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_first_signal_is_noticed_and_later_ones_are_left_to_whoever_had_them(number):
     came = []
     before = signal.signal(number, lambda number, frame: came.append(number))
@@ -46,3 +46,16 @@ print("still there")
 
 def test_process_that_stops_for_the_signal_of_another_says_sigterm():
     assert Interruption().exit_status == 128 + signal.SIGTERM
+
+
+def test_closed_terminal_ends_nothing_that_nohup_keeps():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            signal.raise_signal(signal.SIGHUP)
+            assert interruption.signal is None
+            signal.raise_signal(signal.SIGTERM)
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

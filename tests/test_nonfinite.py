@@ -104,6 +104,9 @@ def test_run_stops_at_the_step_and_its_dump_repeats_it(tiny_config, tmp_path, mo
     assert order.index("output of backbone/stem") < order.index("output of head")
     replay.print_replay(found)
     assert f"step {step}, records" in capsys.readouterr().out
+    np.savez(dump / "batch.npz", image=np.zeros(1), name=np.zeros(1))
+    with pytest.raises(UserError, match=r"batch\.npz .*\(it has no class_names, target\)"):
+        replay.replay(dump)
     (dump / "batch.npz").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"batch\.npz cannot be read"):
         replay.replay(dump)

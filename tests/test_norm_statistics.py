@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dmfer_jax import sharding
 from dmfer_jax.data import augment
 from dmfer_jax.models.face_resnet import FaceResNet
 from dmfer_jax.norm_statistics import fit_statistics
@@ -30,7 +31,7 @@ def test_the_function_stays_and_the_statistics_are_those_of_the_images():
         for seed in range(3)
     ]
     variables = draw_variables(model, jax.ShapeDtypeStruct((1, 64, 64, 1), jnp.float32))
-    fitted: Any = fit_statistics(model, variables, batches, "backbone")
+    fitted: Any = fit_statistics(model, variables, batches, "backbone", sharding.make_mesh())
 
     images = augment.normalize(augment.to_float(jnp.concatenate(batches)))
     run = jax.jit(lambda v, x: model.apply(v, x))

@@ -148,3 +148,19 @@ def test_a_row_has_what_a_later_evaluation_found_under_harm(tmp_path, finished):
     assert float(found["test", "last"]["stress_accuracy"]) == 0.25
     assert found["valid", "last"]["stress_accuracy"] == ""
     assert float(found["test", "last"]["hours"]) >= 0
+
+
+def test_a_report_whose_config_is_none_of_this_release_adds_no_rows(tmp_path):
+    report = read_report(ROOT / "results" / "synthetic_seed0.json")
+    path, out = tmp_path / "report.json", tmp_path / "runs.csv"
+
+    def refused(config):
+        write_report(path, {**report, "config": config})
+        with pytest.raises(UserError, match=r"report\.json ") as error:
+            record.add_report(path, "configs/synthetic.py", "", out)
+        return str(error.value)
+
+    assert "names no config; expected the report that training wrote" in refused(None)
+    assert "config has no field 'newer'" in refused({**report["config"], "newer": 1})
+    assert "does not know" in refused({**report["config"], "seed": "none"})
+    assert not out.exists()

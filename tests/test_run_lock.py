@@ -1,5 +1,6 @@
 """One process at a time in the folder of a run."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -50,3 +51,25 @@ def test_folder_that_cannot_be_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/run cannot be used as --workdir: Not a directory"):
         run_lock.lock(tmp_path / "file" / "run").__enter__()
+
+
+def test_names_that_are_no_utf8_are_spelt_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train", "--workdir=caf\udce9"])
+    with run_lock.lock(tmp_path / "run"):
+        assert r"caf\udce9" in (tmp_path / "run" / "run.lock").read_text(encoding="utf-8")
+        with pytest.raises(UserError, match=r"in use by process .*caf\\udce9"):
+            run_lock.lock(tmp_path / "run").__enter__()
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run.lock").write_bytes(b"caf\xe9")
+    with run_lock.lock(tmp_path):
+        assert r"was left by caf\xe9, which ended" in capsys.readouterr().out
+
+
+def test_owner_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch):
+    def fail():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(run_lock, "_name_process", fail)
+    with pytest.raises(UserError, match=r"run\.lock cannot be written: No space left on device"):
+        run_lock.lock(tmp_path / "run").__enter__()
+    assert not list(tmp_path.iterdir())

@@ -70,9 +70,16 @@ def test_address_that_is_taken_is_told(tmp_path):
             serve.bind("127.0.0.1", port)
 
 
-def test_address_that_is_not_there_is_told():
-    with pytest.raises(UserError, match=r"cannot listen at no\.such\.invalid"):
-        serve.bind("no.such.invalid", 0)
+@pytest.mark.parametrize("host", ["no.such.invalid", "a..b", "a" * 64])
+def test_address_that_is_not_there_is_told(host):
+    with pytest.raises(UserError, match=f"cannot listen at {host}, port 0: .+; give another"):
+        serve.bind(host, 0)
+
+
+def test_port_that_is_none_is_told(tmp_path):
+    process = run_python("-m", "dmfer_jax.serve", "--port=99999", folder=tmp_path, status=2)
+    assert process.stderr.startswith("error: flag --port=99999: ")
+    assert "in the range [0, 65535]" in process.stderr
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ class RecordBuilder(FileReaderBuilder, skip_registration=True):
         disk. Nothing half-made stays.
         """
         manual_dir = download_config.manual_dir if download_config else None
-        self.source = Path(manual_dir).expanduser() if manual_dir else None
+        self.source = Path(os.path.expanduser(manual_dir)) if manual_dir else None
         folder = Path(self.data_path)
         try:
             with building_alone(folder), tempfile.TemporaryDirectory() as empty:

@@ -7,6 +7,7 @@ Records lie in `<data_dir>/<name>/[<variant>/]<version>/`. A dataset is named as
 import contextlib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,7 +39,7 @@ def find_build(dataset: str, data_dir: str | Path) -> Path | None:
     """
     name, _, variant = dataset.partition("/")
     variant = variant or DEFAULT_VARIANTS.get(name, "")
-    folder = Path(data_dir).expanduser() / name
+    folder = Path(os.path.expanduser(data_dir)) / name
     newest: dict[str, Path] = {}
     with readable_build(folder):
         infos = sorted(folder.glob(f"*/{_INFO}")) + sorted(folder.glob(f"*/*/{_INFO}"))

@@ -113,9 +113,11 @@ class _Process:
 def _start() -> "subprocess.Popen[bytes]":
     # Found from any folder, and where the package is not installed.
     paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    # Ctrl-C and a scheduler's SIGTERM reach all processes of a run. This one's work is wanted until
-    # its last checkpoint is written; then its standard input ends. Blocked signals are inherited.
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    # Ctrl-C, SIGTERM of a scheduler and SIGHUP of a closed terminal reach all processes of a run.
+    # This one's work is wanted until its last checkpoint is written; then its standard input ends.
+    # Blocked signals are inherited.
+    stops = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, stops)
     start = partial(
         subprocess.Popen,
         [sys.executable, "-m", __name__],

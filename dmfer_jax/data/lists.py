@@ -10,6 +10,7 @@ Recognition", IEEE TIP 2020, and the lists published with it.
 """
 
 import codecs
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -140,7 +141,7 @@ def read_lists(folder: str | Path, dataset: str | None = None) -> list[NamedList
         the published form, a label or type is out of range, a name has two labels, or a RAF-DB
         label file contradicts the list beside it.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     dataset = without_variant(dataset) if dataset else None
     if dataset and dataset not in PUBLISHED_COUNTS:
         raise UserError(

@@ -15,6 +15,7 @@ from dmfer_jax.reporting import plain_json
 from dmfer_jax.reporting.console import whole_percent
 
 _INK, _PAPER = "#000000", "#E69F00"
+_LARGEST_JPEG = 65_500  # pixels a side
 
 
 def draw_faces(rgb: np.ndarray, faces: Sequence[Mapping[str, Any]], scale: float = 1.0) -> Any:
@@ -100,10 +101,12 @@ class DrawnFiles:
           UserError: it cannot be written.
         """
         place = self.place(original, ".jpg")
-        try:
-            plain_json.write_atomically(place, lambda part: image.save(part, quality=90))
-        except OSError as error:
-            raise UserError(f"{place} cannot be written: {error.strerror or error}") from error
+        if place.suffix.lower() != ".png" and max(image.size) > _LARGEST_JPEG:
+            raise UserError(
+                f"{place} cannot be written: a JPEG has at most {_LARGEST_JPEG:,} pixels a side, "
+                f"and this has {max(image.size):,}"
+            )
+        plain_json.write_atomically(place, lambda part: image.save(part, quality=90))
 
 
 class DrawnVideo:
@@ -131,13 +134,12 @@ class DrawnVideo:
         if self._writer is None:
             return
         self._writer.release()
-        try:
-            if kind is None or self._endless:
-                os.replace(self._part, self._place)
-        except OSError as problem:
-            raise UserError(f"{self._place} cannot be written: {problem.strerror}") from problem
-        finally:
-            self._part.unlink(missing_ok=True)
+        with plain_json.writing(self._place):
+            try:
+                if kind is None or self._endless:
+                    os.replace(self._part, self._place)
+            finally:
+                self._part.unlink(missing_ok=True)
 
     def write(self, image: Any, rate: float) -> None:
         """Appends a frame.
@@ -154,10 +156,8 @@ class DrawnVideo:
         self._writer.write(cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR))
 
     def _open(self, rate: float, size: tuple[int, int]) -> Any:
-        try:
+        with plain_json.writing(self._place):
             self._part.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{self._place} cannot be written: {error.strerror}") from error
         writer = cv2.VideoWriter(str(self._part), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
         if not writer.isOpened():
             self._part.unlink(missing_ok=True)

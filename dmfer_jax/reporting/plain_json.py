@@ -4,12 +4,15 @@ Logs and reports hold numbers that come from arrays and may be NaN after a run d
 would write `NaN`, which is not JSON; here it becomes null.
 """
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from dmfer_jax.errors import UserError
 
 
 def to_plain(value: Any) -> Any:
@@ -48,15 +51,35 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
     Args:
       path: where the file shall be; folders above it are made, an older file is replaced.
       write: gets the path to write to, in the same folder and with the same suffix.
+
+    Raises:
+      UserError: the file cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_of(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(partial)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns what a full disk or a place that is not to be written raises into a `UserError`.
+
+    Args:
+      path: of the file that is written meanwhile, for the message.
+    """
     try:
-        write(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{os.fspath(path)} cannot be written: {error.strerror or error}; make room for it, or "
+            "choose another place"
+        ) from error
 
 
 def partial_of(path: Path) -> Path:

@@ -75,10 +75,7 @@ def write_predictions(
             rows.writerow(["name", *(["label"] if labels is not None else []), *class_names])
             rows.writerows(first + row for first, row in zip(head, texts, strict=True))
 
-    try:
-        plain_json.write_atomically(path, write)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+    plain_json.write_atomically(path, write)
 
 
 def read_predictions(path: StrPath, class_names: Sequence[str]) -> tuple[list[str], np.ndarray]:

@@ -159,10 +159,7 @@ def append_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, str]])
             file.flush()
             os.fsync(file.fileno())  # checkpoints are removed once their row is on the disk
 
-    try:
-        plain_json.write_atomically(path, write)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+    plain_json.write_atomically(path, write)
 
 
 def _parse(path: Path, rows: Any) -> list[dict[str, str]]:

@@ -63,7 +63,9 @@ class JsonlLog:
         kept = [row for row in read_jsonl(path) if row["step"] <= resume_step]
         text = "".join(f"{plain_json.dump_line(row)}\n" for row in kept)
         plain_json.write_text(path, text)
-        self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 (closed by close)
+        self._path = Path(path)
+        # Unbuffered: what a full disk has refused is not tried again when the file is closed.
+        self._file = self._path.open("ab", buffering=0)
 
     def write(self, step: int, **values: Any) -> None:
         """Adds a line, which survives the death of this process.
@@ -71,9 +73,14 @@ class JsonlLog:
         Args:
           step: how many steps have been taken.
           **values: numbers (Python, NumPy or JAX) and strings; NaN and infinity become null.
+
+        Raises:
+          UserError: the file cannot be written.
         """
-        self._file.write(plain_json.dump_line({"step": int(step), **values}) + "\n")
-        self._file.flush()
+        line = (plain_json.dump_line({"step": int(step), **values}) + "\n").encode()
+        with plain_json.writing(self._path):
+            while line:  # a disk that gets full takes a part
+                line = line[self._file.write(line) :]
 
     def close(self) -> None:
         """Closes the file."""
@@ -89,9 +96,8 @@ class TensorBoardLog:
     """
 
     def __init__(self, folder: str | os.PathLike[str], resume_step: int):
-        self._writer = SummaryWriter(
-            logdir=os.fspath(folder), purge_step=resume_step + 1, flush_secs=30
-        )
+        self._folder = os.fspath(folder)
+        self._writer = SummaryWriter(logdir=self._folder, purge_step=resume_step + 1, flush_secs=30)
 
     def write(self, step: int, **values: Any) -> None:
         """Adds a point to one curve per number.
@@ -107,8 +113,13 @@ class TensorBoardLog:
                 self._writer.add_scalar(f"{group}/{name}" if group else name, value, int(step))
 
     def close(self) -> None:
-        """Writes what is still in memory and closes the file."""
-        self._writer.close()
+        """Writes what is still in memory and closes the file.
+
+        Raises:
+          UserError: the file cannot be written.
+        """
+        with plain_json.writing(self._folder):
+            self._writer.close()
 
 
 class RunLog:

@@ -1,5 +1,6 @@
 """The application: a page, its files, and the endpoints that it and other programs ask."""
 
+import logging
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ def make_app(
       counts: to count in what was served.
     """
     counts = counts or Counts()
+    # The parser of forms warns with a byte of the upload.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     workers = anyio.CapacityLimiter(limits.workers)
 
     async def work(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -140,7 +140,7 @@ def check_origin(headers: Headers) -> None:
     """
     site = headers.get("sec-fetch-site", "same-origin")
     origin = headers.get("origin")
-    same = origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    same = origin is None or _place_of(origin) == headers.get("host", "").lower()
     if not same or site not in ("same-origin", "none"):
         raise Refused(403, "photos are taken from this server's own page only, not from others'")
 
@@ -150,6 +150,14 @@ def answer_refused(refused: Refused) -> Response:
     headers = {"Retry-After": str(refused.retry_after)} if refused.retry_after else None
     body = dump_line({"error": str(refused)}) + "\n"
     return Response(body, refused.status, headers, "application/json")
+
+
+def _place_of(origin: str) -> str | None:
+    """The host and port of an origin, in lower case; None if it is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _name_of_host(host: str) -> str:

@@ -55,7 +55,9 @@ def _write_card(name: str, manifest: Mapping[str, Any]) -> str:
     ]
     colour = "grey" if manifest["channels"] == 1 else "colour"
     split = _plain(scores.get("split", ""))
-    seen = ", which it was trained on, too" if split in training.get("train_splits", []) else ""
+    trained_on = training.get("train_splits")
+    known = isinstance(trained_on, list) and split in trained_on
+    seen = ", which it was trained on, too" if known else ""
     parts = [
         f"# {_plain(name)}",
         "Nobody has written a card for this model. This one is made of what its file says.",

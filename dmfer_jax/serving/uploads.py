@@ -59,7 +59,7 @@ async def _read_form(request: Request, body: AsyncGenerator[bytes, None], limits
     parser.spool_max_size = limits.upload_bytes + 1  # never on the disk
     try:
         form = await parser.parse()
-    except MultiPartException:
+    except (MultiPartException, UnicodeError):  # the second of a charset such as "undefined"
         raise _other_form() from None
     try:
         photo = form.get(FIELD)

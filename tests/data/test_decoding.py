@@ -148,7 +148,7 @@ def test_processes_end_when_their_parent_is_killed():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_to_the_whole_run_leave_its_decoders_to_it(number):
     then = "sys.stdin.readline(); decoders.decode([Encoded(png.getvalue(), 'b')]); print('decoded')"
     parent, worker = run_parent(then)

@@ -26,6 +26,14 @@ def test_whole_epochs_are_those_of_grain():
     assert natural_order(300, 5)(np.arange(1000)).tolist() == [grains[i] for i in range(1000)]
 
 
+def test_an_epoch_holds_every_example_once_but_of_one_number_of_them():
+    for examples in (65_536, 65_538):
+        epoch = natural_order(examples, 0)(np.arange(examples))
+        assert np.array_equal(np.sort(epoch), np.arange(examples))
+    of_65_537 = natural_order(65_537, 0)(np.arange(65_537))
+    assert np.array_equal(np.unique(of_65_537), np.arange(65_536))
+
+
 @pytest.mark.parametrize("sampling", ["balanced", "square_root"])
 def test_mixed_order_is_the_same_whatever_is_asked_for_at_once(sampling):
     labels = np.repeat([0, 1, 3], [16, 4, 1])

@@ -2,7 +2,11 @@
 
 import importlib
 import json
+import os
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,3 +129,33 @@ def test_one_of_several_processes_writes(tmp_path):
     with RunLog(tmp_path, 0, writes=False) as log:
         log.write(1, kind="train", loss=1.0)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_full_disk_is_named_once_and_the_log_can_be_closed(tmp_path):
+    log = JsonlLog(tmp_path / "metrics.jsonl", 0)
+    with open("/dev/full", "wb", buffering=0) as full:
+        os.dup2(full.fileno(), log._file.fileno())
+    with pytest.raises(UserError, match=r"metrics\.jsonl cannot be written: No space left on dev"):
+        log.write(1, loss=0.5)
+    log.close()
+
+
+def test_logs_on_a_full_disk_end_in_plain_words(tmp_path):
+    script = """
+import resource, signal, sys
+from dmfer_jax.errors import UserError
+from dmfer_jax.reporting.writers import RunLog
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file of 300 bytes is full, as a disk would be
+resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+try:
+    with RunLog(sys.argv[1], 0) as log:
+        for step in range(1, 100):
+            log.write(step, "train", loss=0.5)
+except UserError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "cannot be written: File too large" in done.stdout
+    assert len(read_jsonl(tmp_path / "metrics.jsonl")) > 1

@@ -36,6 +36,7 @@ def test_own_names_and_addresses_are_served(connect, host):
     [
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Origin": "http://127.0.0.1:9000"},
         {"Origin": "http://127.0.0.1:8000", "Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},

@@ -36,6 +36,9 @@ def test_split_that_was_trained_on_is_called_so(tmp_path):
     )
     held_out = read_card(path, "x", describe(training={"train_splits": ["train"]}))
     assert "split *valid*:" in held_out
+    for unlike in ("train", 5, None):
+        made = read_card(path, "x", describe(training={"train_splits": unlike}))
+        assert "split *valid*:" in made
     assert "The file has no scores." in read_card(path, "x", describe(scores=None))
 
 

@@ -128,10 +128,16 @@ def test_client_that_goes_away_leaves_nothing_behind(connect, capsys):
             "headers": {"Content-Type": "multipart/form-data; boundary=x"},
         },
         {"content": b"--x--", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+        {"content": b"ab\r\n", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+        {
+            "content": b"--x\r\nContent-Disposition: form-data; name=photo\r\n\r\na\r\n--x--\r\n",
+            "headers": {"Content-Type": "multipart/form-data; boundary=x; charset=undefined"},
+        },
     ],
 )
-def test_other_forms_are_refused(connect, form):
+def test_other_forms_are_refused_and_nothing_is_logged_of_them(connect, form, caplog):
     assert "field 'photo'" in refusal(connect().post("/api/faces", **form), 400)
+    assert caplog.text == ""
 
 
 def test_nothing_is_written_to_the_disk(connect, monkeypatch, tmp_path):
