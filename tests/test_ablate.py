@@ -208,9 +208,10 @@ time.sleep(60)
 def test_closed_terminal_leaves_no_training_that_nobody_owns():
     training = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     script = """
-import sys
+import signal, sys
 from dmfer_jax.ablation import train_apart
 from dmfer_jax.interruption import Interruption
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
 with Interruption() as interruption:
     sys.exit(-train_apart([sys.executable, "-c", sys.argv[1]], interruption))
 """
