@@ -52,7 +52,7 @@ class FacesConfig(tfds.core.BuilderConfig):
 
 
 class Builder(RecordBuilder):
-    """Draws the drawn faces."""
+    """Draws the faces."""
 
     needs_source = False
     VERSION = tfds.core.Version("1.0.0")

@@ -168,25 +168,30 @@ DIFFERENCE_COLUMNS = (
 """The columns of `differences.csv`."""
 
 
-def read_differences(path: Path) -> list[dict[str, str]]:
+def read_differences(path: Path) -> tuple[str, list[Difference]]:
     """Reads the `differences.csv` of an ablation.
 
     Returns:
-      {column of `DIFFERENCE_COLUMNS`: text} for each line.
+      The baseline, "" if nothing was compared with it; and what `Findings` has of the others.
 
     Raises:
       UserError: it cannot be read, or is something else.
     """
+    found: dict[tuple[str, str, tuple[str, ...], int], dict[str, Interval]] = {}
     try:
         header, *lines = csv.reader(path.read_text(encoding="utf-8").splitlines())
         if tuple(header) != DIFFERENCE_COLUMNS:
             raise ValueError("its columns are others")
-        found = [dict(zip(header, line, strict=True)) for line in lines]
-        for one in found:
-            _ = [float(one[column]) for column in ("difference", "low", "high")]
+        baseline = ""
+        for line in lines:
+            one = dict(zip(header, line, strict=True))
+            baseline = one["baseline"]
+            key = (one["split"], one["variant"], tuple(one["seeds"].split("+")), int(one["images"]))
+            interval = (float(one[column]) for column in ("difference", "low", "high"))
+            found.setdefault(key, {})[one["metric"]] = Interval(*interval)
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read ({error}); expected what ablate writes") from error
-    return found
+    return baseline, [Difference(*key, intervals) for key, intervals in found.items()]
 
 
 def _write_differences(path: Path, findings: Findings) -> None:

@@ -14,11 +14,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting.ablation_table import SCORES, Row, read_differences
-from dmfer_jax.reporting.bootstrap import CONFIDENCE, Interval
+from dmfer_jax.reporting.ablation_table import SCORES, Difference, Row, read_differences
+from dmfer_jax.reporting.bootstrap import CONFIDENCE
 from dmfer_jax.reporting.cells import (
     ONE_SEED,
     difference_cell,
@@ -69,7 +67,7 @@ def render_page(page: str, folder: Path) -> str:
         if not any(row["epoch_rule"] == "last" for row in rows):
             raise UserError(f"{found['file']}, which the page shows, has no rows of a last epoch")
         if path.is_dir():
-            table = render_ablation(rows, read_differences(path / "differences.csv"))
+            table = render_ablation(rows, *read_differences(path / "differences.csv"))
         else:
             table = render_table(rows)
         return f"{found['begin']}{table}\n{found['end']}"
@@ -86,10 +84,7 @@ def render_table(rows: Sequence[Row]) -> str:
     Args:
       rows: of `rows.read_rows`, in the order in which they are to stand.
     """
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        if row["epoch_rule"] == "last":
-            groups.setdefault((*(row[name] for name in _NAMES), row["split"]), []).append(row)
+    groups = _group_last(rows)
     lines = markdown_table(_HEADER, [_cells(group) for group in groups.values()], texts=2)
     commands: dict[str, str] = {}
     for group in groups.values():
@@ -98,57 +93,52 @@ def render_table(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, "", *(f"- {run}: {text}" for run, text in commands.items())])
 
 
-def render_ablation(rows: Sequence[Row], differences: Sequence[Row]) -> str:
+def render_ablation(rows: Sequence[Row], baseline: str, differences: Sequence[Difference]) -> str:
     """Returns a table of an ablation's last epochs, and what a reader must know of it, in Markdown.
 
     Args:
       rows: of `rows.read_rows`, in the order in which they are to stand.
+      baseline: the variant that the others are compared with.
       differences: of `ablation_table.read_differences`.
     """
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        if row["epoch_rule"] == "last":
-            groups.setdefault((row["split"], row["variant"]), []).append(row)
-    found = {
-        (one["split"], one["variant"]): one for one in differences if one["metric"] == "accuracy"
-    }
+    groups = _group_last(rows)
+    found = {(one.variant, one.split): one for one in differences if "accuracy" in one.intervals}
     cells = []
-    for group, of_variant in groups.items():
-        first, difference = of_variant[0], found.get(group)
+    for of_variant in groups.values():
+        first = of_variant[0]
+        difference = found.get((first["variant"], first["split"]))
         scores = ([100 * value for value in numbers(of_variant, name)] for name in SCORES)
-        values = (
-            [difference[column] for column in ("difference", "low", "high")] if difference else []
-        )
-        compared = len(difference["seeds"].split("+")) if difference else len(of_variant)
         cells.append(
             [
                 f"`{first['variant']}`",
                 _scored_on(first),
                 f"{int(first['images']):,}",
                 *(mean_cell(score, between=" ± ") for score in scores),
-                difference_cell(Interval(*map(float, values))) if values else "-",
-                seeds_cell(compared) if values else str(compared),
+                difference_cell(difference.intervals["accuracy"]) if difference else "-",
+                seeds_cell(len(difference.seeds)) if difference else str(len(of_variant)),
             ]
         )
-    baseline = differences[0]["baseline"] if differences else "baseline"
-    header = [*_HEADER[1:3], *SCORES.values(), f"accuracy - `{baseline}`", "seeds"]
-    rows = [row for group in groups.values() for row in group]
-    hours = np.mean(numbers(rows, "cpu_hours"))
+    header = ["variant", *_HEADER[1:3], *SCORES.values(), f"accuracy - `{baseline}`", "seeds"]
+    last = [row for group in groups.values() for row in group]
+    hours = mean_cell(numbers(last, "cpu_hours"), between="")
     notes = [
-        f"Epoch {rows[0]['epoch']}, the last; {hours:.2f} CPU hours a run",
+        f"Epoch {last[0]['epoch']}, the last; {hours} CPU hours a run",
         "mean ± standard deviation over the seeds",
         f"in brackets, the {100 * CONFIDENCE:g} % interval over images and seeds",
-        *([ONE_SEED] if any("*" in row[-1] for row in cells) else []),
+        *([ONE_SEED] if any(len(one.seeds) == 1 for one in differences) else []),
         "the first row's command",
     ]
-    return "\n".join(
-        [
-            *markdown_table(["variant", *header], cells, texts=2),
-            "",
-            f"{'; '.join(notes)}:",
-            f"`{rows[0]['command']}`",
-        ]
-    )
+    table = markdown_table(header, cells, texts=2)
+    return "\n".join([*table, "", f"{'; '.join(notes)}:", f"`{last[0]['command']}`"])
+
+
+def _group_last(rows: Sequence[Row]) -> dict[tuple[str, ...], list[Row]]:
+    """The rows of last epochs by run and split, those of all seeds together."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        if row["epoch_rule"] == "last":
+            groups.setdefault((*(row[name] for name in _NAMES), row["split"]), []).append(row)
+    return groups
 
 
 def _run(row: Row) -> str:
