@@ -1,8 +1,10 @@
 """The one image decoder, so that pixels never depend on which packages are installed."""
 
+import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -77,13 +79,9 @@ def make_plain(image: Image.Image, channels: int) -> Image.Image:
     Raises:
       ValueError: it is damaged, or its pixels have no known range. The message is the reason alone.
     """
-    try:
+    with _one_error():
         image = _opaque(_eight_bits(_upright(image)))
         return image.convert("RGB" if channels == 3 else "L")
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise ValueError(str(error)) from error
 
 
 def is_animation(image: Image.Image) -> bool:
@@ -97,12 +95,8 @@ def is_animation(image: Image.Image) -> bool:
     Raises:
       ValueError: it is damaged. The message is the reason alone.
     """
-    try:
+    with _one_error():
         return image.format in ("GIF", "PNG", "WEBP") and getattr(image, "is_animated", False)
-    except MemoryError:
-        raise
-    except Exception as error:  # see make_plain
-        raise ValueError(str(error)) from error
 
 
 def image_header(encoded: bytes) -> Image.Image:
@@ -137,7 +131,8 @@ def shrunk_header(encoded: bytes) -> tuple[Image.Image, int]:
 
 def _open_header(encoded: bytes) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(encoded))
+        with _one_error(but=(UnidentifiedImageError, Image.DecompressionBombError)):
+            image = Image.open(io.BytesIO(encoded))
     except UnidentifiedImageError as error:
         raise ValueError(f"it is no image; it begins with {encoded[:16]!r}") from error
     except Image.DecompressionBombError as error:
@@ -145,13 +140,20 @@ def _open_header(encoded: bytes) -> Image.Image:
             f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; at most "
             f"{MAX_PIXELS:,} make sense"
         ) from error
-    except MemoryError:
-        raise
-    except Exception as error:  # see open_image
-        raise ValueError(str(error)) from error
     if image.format == "EPS":  # a program, which Pillow would have Ghostscript run
         raise ValueError("it is a PostScript file and no image")
     return image
+
+
+@contextlib.contextmanager
+def _one_error(but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Pillow's decoders raise nearly anything on damaged files; here it is a ValueError."""
+    try:
+        yield
+    except (MemoryError, *but):
+        raise
+    except Exception as error:
+        raise ValueError(str(error)) from error
 
 
 def _check_pixels(image: Image.Image) -> None:

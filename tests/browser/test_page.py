@@ -8,9 +8,7 @@ axe-core's axe.min.js, which DMFER_AXE names or `npm install axe-core` puts into
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,9 +19,6 @@ from tests.serving.tiny_server import (
     ASTRONAUT,
     GENEROUS,
     NAMES,
-    make_service,
-    make_tiny_app,
-    serving,
 )
 
 AXE = Path(
@@ -38,49 +33,6 @@ pytestmark = pytest.mark.skipif(
 needs_axe = pytest.mark.skipif(
     not AXE.is_file(), reason="needs axe-core: npm install axe-core, or DMFER_AXE=axe.min.js"
 )
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """Of a server of random weights."""
-    with serving(make_tiny_app(make_service(GENEROUS))) as address:
-        yield f"{address}/"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory) -> Iterator[Any]:
-    """With a camera that shows a test picture and may be used."""
-    profile = tmp_path_factory.mktemp("profile")
-    camera = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-    driver = start(f"--user-data-dir={profile}", *camera)
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def page(browser, address) -> Page:
-    page = Page(browser, address)
-    page.open()
-    browser.get_log("browser")  # what earlier tests left
-    browser.get_log("performance")
-    return page
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> dict[str, Path]:
-    """One face, three faces, none, and what is no photo."""
-    folder = tmp_path_factory.mktemp("photos")
-    face = Image.open(ASTRONAUT).convert("RGB")
-    Image.fromarray(np.hstack([np.asarray(face)] * 3)).save(folder / "three.png")
-    Image.new("RGB", (300, 200), "teal").save(folder / "none.png")
-    (folder / "broken.jpg").write_bytes(ASTRONAUT.read_bytes()[:2000])
-    (folder / "text.jpg").write_text("I am no photo")
-    turned = face.transpose(Image.Transpose.ROTATE_90)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn it by 90 degrees clockwise to have it upright
-    turned.save(folder / "turned.jpg", exif=exif)
-    names = {path.stem: path for path in folder.iterdir()}
-    return {"one": ASTRONAUT, **names}
 
 
 def test_photo_becomes_a_label_bars_and_a_box(page, photos):
