@@ -75,16 +75,16 @@ def test_an_ablation_has_a_line_for_each_variant_with_its_difference(tmp_path):
     page.write_text(PAGE.replace("runs.csv", "grid"))
     record.update_page(page)
     table = page.read_text().splitlines()[2:]
-    assert table[0].startswith(
-        "| variant | scored on | images | accuracy | mean-class | macro-F1 | accuracy"
-    )
-    scored = "ferplus valid, majority | 3,191"
-    assert table[2:4] == [
-        f"| `plain` | {scored} | 81.00 ± 1.41 | - | - | - | 2 |",
-        f"| `cosine` | {scored} | 82.50 ± 2.12 | - | - | +1.50 [-0.50, +3.40] | 2 |",
+    assert table[0] == "ferplus valid, majority, 3,191 images, epoch 3, the last; percent:"
+    scores = "accuracy | mean-class | macro-F1"
+    assert table[2] == f"| variant | {scores} | accuracy - `plain` | mean-class - `plain` | seeds |"
+    assert table[4:6] == [
+        "| `plain` | 81.00 ± 1.41 | - | - | - | - | 2 |",
+        "| `cosine` | 82.50 ± 2.12 | - | - | +1.50 [-0.50, +3.40] | - | 2 |",
     ]
-    assert table[5].startswith("Epoch 3, the last; 0.25 CPU hours a run; mean")
-    assert table[6] == "`plain0`"
+    assert table[7].startswith("Mean ± standard deviation")
+    assert table[7].endswith("0.25 CPU hours a run; the first row's command:")
+    assert table[8] == "`plain0`"
     for wrong, said in ((line.format("x", "none"), "could not convert"), ("a,b", "zip")):
         (tmp_path / "grid" / "differences.csv").write_text(f"{lines[0]}\n{wrong}\n")
         with pytest.raises(UserError, match=rf"differences\.csv cannot be read \({said}"):

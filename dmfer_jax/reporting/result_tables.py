@@ -94,42 +94,48 @@ def render_table(rows: Sequence[Row]) -> str:
 
 
 def render_ablation(rows: Sequence[Row], baseline: str, differences: Sequence[Difference]) -> str:
-    """Returns a table of an ablation's last epochs, and what a reader must know of it, in Markdown.
+    """Returns tables of an ablation's last epochs, one for each split, and what a reader must know.
 
     Args:
       rows: of `rows.read_rows`, in the order in which they are to stand.
       baseline: the variant that the others are compared with.
       differences: of `ablation_table.read_differences`.
     """
-    groups = _group_last(rows)
-    found = {(one.variant, one.split): one for one in differences if "accuracy" in one.intervals}
-    cells = []
-    for of_variant in groups.values():
-        first = of_variant[0]
-        difference = found.get((first["variant"], first["split"]))
-        scores = ([100 * value for value in numbers(of_variant, name)] for name in SCORES)
-        cells.append(
-            [
-                f"`{first['variant']}`",
-                _scored_on(first),
-                f"{int(first['images']):,}",
-                *(mean_cell(score, between=" ± ") for score in scores),
-                difference_cell(difference.intervals["accuracy"]) if difference else "-",
-                seeds_cell(len(difference.seeds)) if difference else str(len(of_variant)),
-            ]
-        )
-    header = ["variant", *_HEADER[1:3], *SCORES.values(), f"accuracy - `{baseline}`", "seeds"]
-    last = [row for group in groups.values() for row in group]
+    groups = list(_group_last(rows).values())
+    columns = [*SCORES.values(), *(f"{SCORES[metric]} - `{baseline}`" for metric in _COMPARED)]
+    lines = []
+    for split in dict.fromkeys(group[0]["split"] for group in groups):
+        of_split = [group for group in groups if group[0]["split"] == split]
+        found = {one.variant: one for one in differences if one.split == split}
+        cells = [_variant_cells(group, found.get(group[0]["variant"])) for group in of_split]
+        first = of_split[0][0]
+        images = f"{int(first['images']):,} images"
+        lines.append(f"{_scored_on(first)}, {images}, epoch {first['epoch']}, the last; percent:\n")
+        lines += [*markdown_table(["variant", *columns, "seeds"], cells), ""]
+    last = [row for group in groups for row in group]
     hours = mean_cell(numbers(last, "cpu_hours"), between="")
     notes = [
-        f"Epoch {last[0]['epoch']}, the last; {hours} CPU hours a run",
-        "mean ± standard deviation over the seeds",
-        f"in brackets, the {100 * CONFIDENCE:g} % interval over images and seeds",
+        "Mean ± standard deviation over the seeds",
+        f"[low, high]: the {100 * CONFIDENCE:g} % interval over images and seeds, in points",
         *([ONE_SEED] if any(len(one.seeds) == 1 for one in differences) else []),
+        f"{hours} CPU hours a run",
         "the first row's command",
     ]
-    table = markdown_table(header, cells, texts=2)
-    return "\n".join([*table, "", f"{'; '.join(notes)}:", f"`{last[0]['command']}`"])
+    return "\n".join([*lines, f"{'; '.join(notes)}:", f"`{last[0]['command']}`"])
+
+
+_COMPARED = ("accuracy", "mean_class_accuracy")
+
+
+def _variant_cells(of_variant: Sequence[Row], difference: Difference | None) -> list[str]:
+    scores = ([100 * value for value in numbers(of_variant, name)] for name in SCORES)
+    intervals = difference.intervals if difference else {}
+    return [
+        f"`{of_variant[0]['variant']}`",
+        *(mean_cell(score, between=" ± ") for score in scores),
+        *(difference_cell(intervals[one]) if one in intervals else "-" for one in _COMPARED),
+        seeds_cell(len(difference.seeds)) if difference else str(len(of_variant)),
+    ]
 
 
 def _group_last(rows: Sequence[Row]) -> dict[tuple[str, ...], list[Row]]:
