@@ -87,15 +87,18 @@ def test_class_weights_weigh_the_losses_and_nothing_else(smallest_config):
     labels = np.array([0, 1, 1, 0, 1, 1, 1, 1])  # 2 and 6
     targets = np.eye(8, dtype=np.float32)[labels]
 
-    def step(targets: np.ndarray, class_weights: np.ndarray | None = None):
-        mesh, model, train_state, _ = set_up(smallest_config)
-        optimizer = make_optimizer(smallest_config, make_schedule(smallest_config, 12))
-        train_step = steps.make_train_step(smallest_config, model, optimizer, mesh, class_weights)
+    mesh, model, start, plain_step = set_up(smallest_config)
+    optimizer = make_optimizer(smallest_config, make_schedule(smallest_config, 12))
+    class_weights = np.array([1, 3] + [0] * 6, np.float32)
+    weighted_step = steps.make_train_step(smallest_config, model, optimizer, mesh, class_weights)
+    copy = jax.jit(lambda given: jax.tree.map(jnp.copy, given))
+
+    def step(targets: np.ndarray, train_step=plain_step):
         batch = batch_of(smallest_config, 8) | {"target": targets}
-        return jax.device_get(train_step(train_state, sharding.put_batch(batch, mesh)))
+        return jax.device_get(train_step(copy(start), sharding.put_batch(batch, mesh)))
 
     plain_state, plain = step(targets)
-    weighted_state, weighted = step(targets, np.array([1, 3] + [0] * 6, np.float32))
+    weighted_state, weighted = step(targets, weighted_step)
     _, of_first = step(targets * (labels == 0)[:, None])  # without a target there is no loss
     for name in ("cross_entropy", "center_loss"):
         first = 8 / 2 * of_first[name]  # mean over the first class
