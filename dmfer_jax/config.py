@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
     data.data_dir = DATA_DIR  # where built records are kept
     data.protocol = "majority"  # FERPlus: how votes become labels; see data/protocols.py
     data.train_protocol = ""  # FERPlus: for the training split; "" is the same, "votes" is soft
+    data.vote_power = 1.0  # "votes" to this power; 2 brings the targets nearer to the winner
     data.image_size = 112  # pixels, height and width
     data.channels = 3  # 3 (RGB) or 1 (grey)
     data.train_splits = ("train",)  # trained on; with the validation split no epoch is chosen
@@ -116,17 +117,11 @@ def get_config() -> ConfigDict:
     return config
 
 
+_LABEL_RULES = ("majority", "majority_new", "plurality", "plurality_first")
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "init_normalization": ("imagenet", "symmetric"),
-    "data.protocol": ("majority", "majority_new", "plurality", "plurality_first"),
-    "data.train_protocol": (
-        "",
-        "majority",
-        "majority_new",
-        "plurality",
-        "plurality_first",
-        "votes",
-    ),
+    "data.protocol": _LABEL_RULES,
+    "data.train_protocol": ("", *_LABEL_RULES, "votes"),
     "data.sampling": ("natural", "balanced", "square_root"),
     "data.channels": (1, 3),
     "model.backbone": ("resnet10", "resnet18", "resnet34", "resnet50", "face_resnet"),
@@ -177,6 +172,7 @@ _AT_LEAST: dict[str, float] = {
 }
 
 _WITHIN: dict[str, tuple[float, float]] = {
+    "data.vote_power": (0.1, 100),
     "augment.flip": (0, 1),
     "augment.erase": (0, 1),
     "augment.rotation": (0, 180),
@@ -232,6 +228,8 @@ def validate(config: ConfigDict) -> None:
         raise UserError(
             f"config.augment.erase_area is {tuple(area)}; expected (low, high) shares in 0 to 1"
         )
+    if config.data.vote_power != 1 and config.data.train_protocol != "votes":
+        raise UserError("config.data.vote_power is for config.data.train_protocol=votes alone")
     _validate_splits(config.data)
     _validate_combinations(config.model, config.loss)
     if config.data.sampling != "natural" and config.loss.class_weights != "none":

@@ -57,6 +57,7 @@ WRONG = {
     "model.stem": ["large"],
     "model.stem_stride": [0, 4],
     "model.width": [0.0, -1.0],
+    "data.vote_power": [0.0, float("nan"), 1000.0],
     "model.embedding": [0],
     "model.scales": ["all"],
     "model.shallow_stage": [0, 4],
@@ -183,6 +184,14 @@ def test_angle_of_arcface_is_not_taken_away():
     config.loss.margin = -0.1
     with pytest.raises(UserError, match=r"config\.loss\.margin is -0\.1; .* 0 to 1"):
         configs.validate(config)
+
+
+def test_power_of_votes_that_are_not_trained_on_is_refused():
+    config = with_value("data.vote_power", 2.0)
+    with pytest.raises(UserError, match=r"vote_power is for config\.data\.train_protocol=votes"):
+        configs.validate(config)
+    config.data.train_protocol = "votes"
+    configs.validate(config)
 
 
 @pytest.mark.parametrize("name", ["center_cosine_island", "island"])

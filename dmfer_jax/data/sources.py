@@ -8,6 +8,7 @@ by position in the split.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -156,7 +157,7 @@ def load_split(dataset_dir: Path, name: str, options: ConfigDict, *, train: bool
     classes = built["label"]
     protocol = (train and given.train_protocol) or given.protocol
     sizes = [part.num_examples for part in parts]
-    keep, labels, targets = _labels(fields, sizes, protocol, len(classes))
+    keep, labels, targets = _labels(fields, sizes, protocol, given.vote_power, len(classes))
     columns = _kept_columns(classes, given.drop_classes)
     if len(columns) < len(classes):
         keep, labels, targets = _without_columns(keep, targets, columns)
@@ -210,7 +211,11 @@ def _load_images(records: Records, decoded: Decoded, positions: np.ndarray, opti
 
 
 def _labels(
-    fields: dict[str, np.ndarray], sizes: list[int], protocol: str, num_classes: int
+    fields: dict[str, np.ndarray],
+    sizes: list[int],
+    protocol: str,
+    vote_power: float,
+    num_classes: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which records count, their labels, and their target distributions."""
     if "votes_new" in fields:
@@ -219,7 +224,8 @@ def _labels(
             np.split(fields[name], np.cumsum(sizes)[:-1])
             for name in ("votes_new", "votes_label_csv")
         )
-        of_splits = map(protocols.apply_protocol, [protocol] * len(sizes), new, label_csv)
+        apply = partial(protocols.apply_protocol, protocol, vote_power=vote_power)
+        of_splits = map(apply, new, label_csv)
         targets = protocols.Targets(*map(np.concatenate, zip(*of_splits, strict=True)))
         if protocol == "votes":
             return targets.keep, targets.label, targets.distribution

@@ -47,6 +47,21 @@ def test_distribution_is_over_expressions_without_single_votes():
     np.testing.assert_allclose(targets.distribution, [[4 / 7, 0, 0, 0, 3 / 7, 0, 0, 0]], rtol=1e-6)
 
 
+def test_power_of_the_votes_brings_the_distribution_nearer_to_the_winner():
+    votes = np.array([[6, 4, 0, 1, 0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0, 0, 9, 0]])
+
+    plain = apply_protocol("votes", votes)
+    squared = apply_protocol("votes", votes, vote_power=2.0)
+    single = apply_protocol("votes", votes, vote_power=100.0)
+
+    np.testing.assert_allclose(squared.distribution[0, :4], [36 / 52, 16 / 52, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(single.distribution[0], np.eye(8)[0], atol=1e-6)
+    for of_power in (squared, single):
+        np.testing.assert_array_equal(of_power.keep, plain.keep)
+        np.testing.assert_array_equal(of_power.label, plain.label)
+        assert not of_power.distribution[1].any()  # not kept
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_distribution_sums_to_one_exactly_where_kept(protocol: str):
     targets = apply_protocol(protocol, VOTES, VOTES)

@@ -119,16 +119,19 @@ def test_votes_are_soft_targets_for_training_only(ferplus_dir):
     scored = load_split(ferplus_dir, "train", options, train=False)
     assert scored.rows.tolist() == list(PROTOCOLS["majority"])
     np.testing.assert_array_equal(scored.targets, np.eye(8)[scored.labels])
+    options.vote_power = 2.0
+    squared = load_split(ferplus_dir, "train", options, train=True)
+    np.testing.assert_allclose(squared.targets[0], np.array([16, 0, 0, 0, 9, 4, 0, 0]) / 29)
 
 
 def test_a_joined_split_of_which_a_part_lacks_label_csv_is_refused():
     votes = np.array([[8, 2, *[0] * 8]] * 4)
     fields = {"votes_new": votes, "votes_label_csv": votes.copy()}
-    keep, labels, targets = sources._labels(fields, [2, 2], "majority", 8)
+    keep, labels, targets = sources._labels(fields, [2, 2], "majority", 1.0, 8)
     assert (keep.tolist(), labels.tolist(), targets.shape) == ([True] * 4, [0] * 4, (4, 8))
     fields["votes_label_csv"][2:] = -1
     with pytest.raises(UserError, match="built without it"):
-        sources._labels(fields, [2, 2], "majority", 8)
+        sources._labels(fields, [2, 2], "majority", 1.0, 8)
 
 
 def test_rows_with_the_pixels_of_an_earlier_row_are_marked_across_splits(ferplus_dir):
