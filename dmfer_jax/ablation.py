@@ -9,7 +9,6 @@ and the compiled evaluation are kept on disk for all.
 
 import contextlib
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from ml_collections import ConfigDict
 
 from dmfer_jax import grids, reproduce, run_folder
 from dmfer_jax.errors import UserError
-from dmfer_jax.interruption import Interruption
+from dmfer_jax.interruption import STOPS, Interruption
 from dmfer_jax.reporting import rows
 from dmfer_jax.reporting.report import read_report
 
@@ -208,7 +207,7 @@ def train_apart(command: list[str], interruption: Interruption) -> int:
         return process.returncode
 
 
-_INTERRUPTED = (129, 130, 143, -signal.SIGHUP, -signal.SIGINT, -signal.SIGTERM)
+_INTERRUPTED = (*(128 + number for number in STOPS), *(-number for number in STOPS))
 """Exit statuses of a training that was asked to stop."""
 
 

@@ -8,7 +8,6 @@ by position in the split.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -224,8 +223,10 @@ def _labels(
             np.split(fields[name], np.cumsum(sizes)[:-1])
             for name in ("votes_new", "votes_label_csv")
         )
-        apply = partial(protocols.apply_protocol, protocol, vote_power=vote_power)
-        of_splits = map(apply, new, label_csv)
+        of_splits = (
+            protocols.apply_protocol(protocol, *votes, vote_power=vote_power)
+            for votes in zip(new, label_csv, strict=True)
+        )
         targets = protocols.Targets(*map(np.concatenate, zip(*of_splits, strict=True)))
         if protocol == "votes":
             return targets.keep, targets.label, targets.distribution

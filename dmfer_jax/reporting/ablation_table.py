@@ -15,7 +15,7 @@ from rich.console import Console
 
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import plain_json
-from dmfer_jax.reporting.bootstrap import CONFIDENCE, METRICS, Interval, compare
+from dmfer_jax.reporting.bootstrap import CONFIDENCE, Interval, compare
 from dmfer_jax.reporting.cells import (
     ONE_SEED,
     difference_cell,
@@ -222,6 +222,9 @@ def _check_same_images(split: str, variant: str, pairs: list[list[Predictions]])
     return first.labels
 
 
+COMPARED = ("accuracy", "mean_class_accuracy")
+"""The scores whose differences a table has; `differences.csv` has those of all."""
+
 SCORES = {"accuracy": "accuracy", "mean_class_accuracy": "mean-class", "macro_f1": "macro-F1"}
 
 
@@ -249,13 +252,13 @@ def _tables(findings: Findings, split: str) -> list[tuple[str, Sequence[str], li
         tables.append((title, ["variant", "seeds", *columns.values()], cells))
     cells = [
         [one.variant, seeds_cell(len(one.seeds))]
-        + [difference_cell(one.intervals[metric]) for metric in METRICS[:2]]
+        + [difference_cell(one.intervals[metric]) for metric in COMPARED]
         for one in findings.differences
         if one.split == split
     ]
     if cells:
         title = f"{split}, last epoch, minus {findings.baseline}, points"
-        header = ["variant", "seeds", *(SCORES[metric] for metric in METRICS[:2])]
+        header = ["variant", "seeds", *(SCORES[metric] for metric in COMPARED)]
         tables.append((title, header, cells))
     return tables
 

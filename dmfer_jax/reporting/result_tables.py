@@ -15,7 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting.ablation_table import SCORES, Difference, Row, read_differences
+from dmfer_jax.reporting.ablation_table import (
+    COMPARED,
+    SCORES,
+    Difference,
+    Row,
+    read_differences,
+)
 from dmfer_jax.reporting.bootstrap import CONFIDENCE
 from dmfer_jax.reporting.cells import (
     ONE_SEED,
@@ -102,7 +108,7 @@ def render_ablation(rows: Sequence[Row], baseline: str, differences: Sequence[Di
       differences: of `ablation_table.read_differences`.
     """
     groups = list(_group_last(rows).values())
-    columns = [*SCORES.values(), *(f"{SCORES[metric]} - `{baseline}`" for metric in _COMPARED)]
+    columns = [*SCORES.values(), *(f"{SCORES[metric]} - `{baseline}`" for metric in COMPARED)]
     lines = []
     for split in dict.fromkeys(group[0]["split"] for group in groups):
         of_split = [group for group in groups if group[0]["split"] == split]
@@ -124,16 +130,13 @@ def render_ablation(rows: Sequence[Row], baseline: str, differences: Sequence[Di
     return "\n".join([*lines, f"{'; '.join(notes)}:", f"`{last[0]['command']}`"])
 
 
-_COMPARED = ("accuracy", "mean_class_accuracy")
-
-
 def _variant_cells(of_variant: Sequence[Row], difference: Difference | None) -> list[str]:
     scores = ([100 * value for value in numbers(of_variant, name)] for name in SCORES)
     intervals = difference.intervals if difference else {}
     return [
         f"`{of_variant[0]['variant']}`",
         *(mean_cell(score, between=" ± ") for score in scores),
-        *(difference_cell(intervals[one]) if one in intervals else "-" for one in _COMPARED),
+        *(difference_cell(intervals[one]) if one in intervals else "-" for one in COMPARED),
         seeds_cell(len(difference.seeds)) if difference else str(len(of_variant)),
     ]
 
