@@ -7,6 +7,7 @@ by the file's name and SHA-256, and stands in every report: a result tells where
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from dmfer_jax.state import TrainState, with_variables
 from dmfer_jax.weights.manifest import list_files
 from dmfer_jax.weights.matching import Match, match
 from dmfer_jax.weights.packaged import packaged_weights
+from dmfer_jax.weights.portable import find_labels
 from dmfer_jax.weights.pytorch import from_state_dict, to_state_dict
 from dmfer_jax.weights.reading import read_weights
 
@@ -44,7 +46,11 @@ class InitialWeights(NamedTuple):
 
 
 def read_initial_weights(
-    config: ConfigDict, workdir: Path, like: TrainState, begins: bool
+    config: ConfigDict,
+    workdir: Path,
+    like: TrainState,
+    class_names: Sequence[str],
+    begins: bool,
 ) -> InitialWeights | None:
     """Reads what a run is to begin with, prints what of it is used, and keeps a record of it.
 
@@ -52,6 +58,7 @@ def read_initial_weights(
       config: of the run.
       workdir: of the run.
       like: shapes of its state.
+      class_names: that it learns to tell apart, in label order.
       begins: whether the run does; one that goes on has its weights from its checkpoint.
 
     Returns:
@@ -71,7 +78,7 @@ def read_initial_weights(
         return None
     path = _path(fields.init_from)
     try:
-        found = _match_file(path, config, like)
+        found = _match_file(path, config, like, class_names)
     except UserError:
         # No run has begun. Its config would refuse the one in which the fault is mended.
         (workdir / "config.json").unlink(missing_ok=True)
@@ -106,13 +113,21 @@ def _path(init_from: str) -> Path:
     return packaged_weights().get(init_from) or Path(os.path.expanduser(init_from))
 
 
-def _match_file(path: Path, config: ConfigDict, like: TrainState) -> Match:
+def _match_file(
+    path: Path, config: ConfigDict, like: TrainState, class_names: Sequence[str]
+) -> Match:
     fields: Any = config
-    tensors = read_weights(path)
+    tensors, labels = read_weights(path), find_labels(path)
+    same = labels in (None, tuple(class_names))
+    options = fields.model.backbone, fields.init_normalization
     try:
-        return match(tensors, _shapes(like), fields.model.backbone, fields.init_normalization)
+        found = match(tensors, _shapes(like), *options, same_classes=same)
     except UserError as error:
         raise UserError(f"config.init_from={path}: {error}") from error
+    if labels is None or same:
+        return found
+    note = f"its classes are others, or in another order: {', '.join(labels)}"
+    return found._replace(notes=(*found.notes, note))
 
 
 def _shapes(like: TrainState) -> dict[str, tuple[int, ...]]:

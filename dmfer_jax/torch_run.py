@@ -202,7 +202,8 @@ def make_trainer(run: Run, system: str, begins: bool) -> Any:
         )
 
     first = jax.jit(draw, out_shardings=sharding.replicated(run.mesh))()
-    if weights := initial.read_initial_weights(run.config, run.workdir, first, begins):
+    classes = run.train.class_names
+    if weights := initial.read_initial_weights(run.config, run.workdir, first, classes, begins):
         first = weights.put_into(first)
         if not weights.fitted:
             first = norm_statistics.fit_backbone(run, first)

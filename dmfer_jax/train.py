@@ -88,7 +88,8 @@ def go_on(run: Run, began: float) -> dict[str, Any]:
         like = compiling.place(first_state.out_info, sharding.replicated(run.mesh))
         # Lowered here: Python does one thing at a time, and what compiles first runs first.
         begins = checkpoints.step("last") is None
-        weights = initial.read_initial_weights(run.config, workdir, like, begins)
+        classes = run.train.class_names
+        weights = initial.read_initial_weights(run.config, workdir, like, classes, begins)
         init = compiling.compile_beside(first_state.lower().compile) if begins else None
         train_step = compiling.compile_beside(lambda: compile_train_step(run, like))
         print_summary(run)

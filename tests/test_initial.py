@@ -15,6 +15,7 @@ from dmfer_jax import compiling, initial, loop, run_folder, sharding, state, tra
 from dmfer_jax.config import load_config
 from dmfer_jax.errors import UserError
 from dmfer_jax.initial import describe_start, read_initial_weights
+from dmfer_jax.labels import EXPRESSION_NAMES
 from dmfer_jax.optimizer import make_optimizer, make_schedule
 from dmfer_jax.reporting import figures
 from dmfer_jax.state import TrainState
@@ -51,7 +52,7 @@ def by_name(params: Any, batch_stats: Any) -> dict[str, np.ndarray]:
 
 def begin(config: Any, workdir: Path, like: Any = None) -> Any:
     like = first_state(config) if like is None else like
-    return read_initial_weights(config, workdir, like, begins=True)
+    return read_initial_weights(config, workdir, like, EXPRESSION_NAMES, begins=True)
 
 
 def test_state_begins_with_the_backbone_and_its_average_too(tiny_config, tmp_path, capsys):
@@ -97,16 +98,30 @@ def test_own_weights_begin_the_whole_network(tiny_config, tmp_path):
         np.testing.assert_array_equal(array, arrays[name])
 
 
-def test_the_model_of_the_package_begins_a_run_on_other_classes(tmp_path):
+@pytest.mark.parametrize(
+    ("classes", "random"),
+    [
+        (EXPRESSION_NAMES, []),
+        (("calm", "cross", "glad"), ["head"]),
+        (EXPRESSION_NAMES[::-1], ["head"]),
+    ],
+)
+def test_the_model_of_the_package_begins_a_run_with_its_head_on_its_own_classes_alone(
+    tmp_path, classes, random
+):
     config: Any = load_config("configs/ferplus_face_cpu.py")
     config.init_from = "ferplus-small"
-    model = state.make_model(config, 3)
+    model = state.make_model(config, len(classes))
     images = jax.ShapeDtypeStruct((1, 96, 96, 1), np.float32)
-    drawn = jax.eval_shape(model.init, jax.random.key(0), images)
-    weights = begin(config, tmp_path, SimpleNamespace(**drawn))
+    like: Any = SimpleNamespace(**jax.eval_shape(model.init, jax.random.key(0), images))
+    weights = read_initial_weights(config, tmp_path, like, classes, begins=True)
     record = describe_start(tmp_path)["init_from"]
-    assert (record["file"], record["random"]) == ("ferplus-small.safetensors", ["head"])
+    assert (record["file"], record["random"]) == ("ferplus-small.safetensors", random)
+    note = f"its classes are others, or in another order: {', '.join(EXPRESSION_NAMES)}"
+    assert record["notes"] == [note] * len(random)
+    assert weights is not None
     assert len(weights.taken) == record["matched"] > 100
+    assert any(name.startswith("head.") for name in weights.taken) == (not random)
 
 
 def test_file_that_does_not_fit_is_named_and_leaves_no_record(tiny_config, tmp_path):
@@ -133,7 +148,7 @@ def test_random_beginning_forgets_one_that_was_never_saved(tiny_config, tmp_path
 
 def go_on(config: Any, workdir: Path) -> None:
     nothing: Any = None
-    assert read_initial_weights(config, workdir, nothing, begins=False) is None
+    assert read_initial_weights(config, workdir, nothing, (), begins=False) is None
 
 
 def test_run_that_goes_on_must_have_begun_with_the_same_file(tiny_config, tmp_path):

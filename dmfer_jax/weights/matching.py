@@ -2,8 +2,9 @@
 
 Three layouts are known: torchvision's ResNets ("layer1.0.conv1.weight") and the face recognition
 network of `weights.face`, of which the backbone is taken, and that of `pytorch.to_state_dict`, of
-which every part is taken whose shapes agree. A backbone that is not complete is refused: half a
-network trains, and nobody sees why it is bad.
+which every part is taken whose shapes agree; what has a row for each class, where the classes do,
+too. A backbone that is not complete is refused: half a network trains, and nobody sees why it is
+bad.
 """
 
 import re
@@ -22,6 +23,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Of red, green and blue in 0 to 1: what networks with torchvision's names are trained on."""
 
+_BY_CLASS = ("head", "centers")  # parts with a row for each class
 _PREFIXES = ("module.", "backbone.")
 _STEM = "backbone.stem.conv.weight"
 _NORM = r"(weight|bias|running_mean|running_var)"
@@ -80,6 +82,8 @@ def match(
     shapes: Mapping[str, tuple[int, ...]],
     backbone: str,
     normalization: str,
+    *,
+    same_classes: bool = True,
 ) -> Match:
     """Finds a network's tensors in a file.
 
@@ -93,6 +97,7 @@ def match(
       backbone: name of the network's.
       normalization: of the images that weights with torchvision's names are for: "symmetric" is
         ours, and for "imagenet" the first convolution is adapted, see `adapt_to_symmetric`.
+      same_classes: whether the file tells apart the network's classes, as far as is known.
 
     Returns:
       What is taken; of the backbone it is everything.
@@ -123,7 +128,10 @@ def match(
     taken: dict[str, np.ndarray] = {}
     for part in sorted({name.split(".")[0] for name in shapes}):
         names = [name for name in shapes if name.split(".")[0] == part]
-        if all(name in found and found[name].shape == tuple(shapes[name]) for name in names):
+        fits = same_classes or part not in _BY_CLASS
+        if fits and all(
+            name in found and found[name].shape == tuple(shapes[name]) for name in names
+        ):
             taken |= {name: found[name].astype(np.float32) for name in names}
         else:
             random.append(part)

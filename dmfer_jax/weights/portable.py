@@ -105,6 +105,25 @@ def load_portable(path: str | os.PathLike[str]) -> tuple[Manifest, dict[str, Any
     return manifest, variables
 
 
+def find_labels(path: str | os.PathLike[str]) -> tuple[str, ...] | None:
+    """Returns the labels in a portable file; None of a file that is none, or cannot be read.
+
+    Raises:
+      UserError: its manifest is damaged, or of another version.
+    """
+    path = Path(path)
+    try:
+        header = _read_header(path)
+    except ValueError:
+        return None
+    if METADATA_KEY not in (header.get("__metadata__") or {}):
+        return None
+    try:
+        return _manifest_of(header)[0].labels
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
 def _read_header(path: Path) -> dict[str, Any]:
     """Returns what stands before the tensors' bytes: {name: dtype, shape, place}, and metadata."""
     if not path.is_file():
