@@ -13,21 +13,23 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from dmfer_jax.config import load_config
-from dmfer_jax.run_folder import MAY_CHANGE, flatten, list_fields
+from dmfer_jax.config import get_config, load_config
+from dmfer_jax.run_folder import MAY_CHANGE, complete, flatten, list_fields
 
 
 def config_digest(config: ConfigDict | Mapping[str, Any]) -> str:
     """Returns 12 hexadecimal digits that two configs share if they differ in their seeds only.
 
     Fields that do not change what a run computes do not count, and of `init_from` the file's name
-    alone does.
+    alone does. Of the others those count that are not at their default: a field that a later
+    release adds leaves the digest of what was run before as it is.
 
     Args:
       config: of a run, or the `config` of its report.
     """
-    flat = flatten(config if isinstance(config, ConfigDict) else dict(config))
-    kept = {key: value for key, value in flat.items() if key not in (*MAY_CHANGE, "seed")}
+    flat, default = flatten(complete(dict(config))), flatten(get_config())
+    kept = {key: value for key, value in flat.items() if value != default.get(key)}
+    kept = {key: value for key, value in kept.items() if key not in (*MAY_CHANGE, "seed")}
     kept["init_from"] = Path(flat["init_from"]).name
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
