@@ -5,6 +5,7 @@ set) for the runs to come. `JAX_COMPILATION_CACHE_DIR=path` keeps it elsewhere, 
 `JAX_ENABLE_COMPILATION_CACHE=false` nowhere. The folder may be removed at any time.
 """
 
+import errno
 import io
 import logging as std_logging
 import os
@@ -75,9 +76,17 @@ def _guarded(main: Callable[[Sequence[str]], Any], argv: Sequence[str], takes_fi
         sys.stdout.flush()
     except UserError as error:
         _fail(str(error))
+    except OSError as error:
+        if error.errno not in _NOT_ALLOWED or not error.filename:
+            raise
+        _fail(f"{error.filename}: {error.strerror}; give another path, or the right to use it")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+# What Path.is_file() and the like raise, too, of a path that a user gave.
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 
 
 def _end_if_unread() -> None:

@@ -172,6 +172,7 @@ _AT_LEAST: dict[str, float] = {
 }
 
 _WITHIN: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),  # JAX takes others modulo 2**32, and Grain refuses negative ones
     "data.vote_power": (0.1, 100),
     "augment.flip": (0, 1),
     "augment.erase": (0, 1),
@@ -219,9 +220,6 @@ def validate(config: ConfigDict) -> None:
     for path in ("model.width", "loss.scale"):
         if not value(path) > 0:
             raise UserError(f"config.{path} is {value(path)!r}; it must be above 0")
-    seed: Any = config.seed
-    if not 0 <= seed < 2**32:  # JAX takes others modulo 2**32, and Grain refuses negative ones
-        raise UserError(f"config.seed is {seed!r}; it must be 0 to 2**32 - 1")
     area = value("augment.erase_area")
     numbers = all(isinstance(share, (int, float)) for share in area)
     if len(area) != 2 or not numbers or not 0 < area[0] <= area[1] < 1:
@@ -230,6 +228,9 @@ def validate(config: ConfigDict) -> None:
         )
     if config.data.vote_power != 1 and config.data.train_protocol != "votes":
         raise UserError("config.data.vote_power is for config.data.train_protocol=votes alone")
+    size: Any = config.data.image_size
+    if config.model.backbone == "face_resnet" and size < 55:  # its last stage would have no pixel
+        raise UserError(f"config.data.image_size is {size}; face_resnet needs 55 at least")
     _validate_splits(config.data)
     _validate_combinations(config.model, config.loss)
     if config.data.sampling != "natural" and config.loss.class_weights != "none":

@@ -223,12 +223,13 @@ def main(argv: Sequence[str]) -> None:
     write(options.to, out, manifest, variables, half=options.half, calibrate_on=images)
     training = manifest.training
     chosen = f"the best on {training['chosen_on']}" if training.get("chosen_on") else "the last"
-    print(
+    summary = (
         f"{out}: {', '.join(manifest.labels)}; {manifest.image_size} x "
         f"{manifest.image_size} x {manifest.channels}; {training.get('dataset')}, step "
         f"{_count(training.get('step'))}, {chosen}; {out.stat().st_size / 1e6:.1f} MB"
         + (f"; int8, calibrated on {len(images)} images" if images is not None else "")
     )
+    print(command.printable(summary))
 
 
 def _count(value: object) -> str:

@@ -148,11 +148,18 @@ def _check_same_start(init_from: str, workdir: Path) -> None:
             f"the run in {workdir} began with {began}, and config.init_from is {now}; set it back "
             "to go on with that run, or use another --workdir"
         )
-    if record and path.is_file() and (digest := _digest(path)) != record["sha256"]:
-        raise UserError(
-            f"the run in {workdir} began with {began}, and config.init_from={path} is another "
-            f"file (SHA-256 {digest}); give the first to go on, or use another --workdir"
-        )
+    if record and path.is_file():
+        try:
+            digest = _digest(path)
+        except FileNotFoundError:  # of a file that a manifest names
+            return
+        except (ValueError, KeyError, TypeError) as error:
+            digest = f"unknown, it cannot be read: {error}"
+        if digest != record["sha256"]:
+            raise UserError(
+                f"the run in {workdir} began with {began}, and config.init_from={path} is another "
+                f"file (SHA-256 {digest}); give the first to go on, or use another --workdir"
+            )
 
 
 def _recorded(workdir: Path) -> dict[str, Any] | None:

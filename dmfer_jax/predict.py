@@ -178,8 +178,8 @@ def open_rows(
     makers = {"csv": lambda: face_rows.Csv(class_names), "json": face_rows.Json}
     rows: Any = makers.get(form, face_rows.Table)()
     if not out:
-        print(rows.header, end="")
-        # A stranger's file name must not steer the terminal; JSON escapes what could by itself.
+        # A stranger's names must not steer the terminal; JSON escapes what could by itself.
+        print(command.printable(rows.header), end="")
         yield Output(lambda record: _print(rows.format(record)), set(), Counts(), drawn)
         return
     with face_rows.RowFile(Path(out), rows) as file:

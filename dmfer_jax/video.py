@@ -1,5 +1,6 @@
 """The frames of a video file or a camera, through OpenCV."""
 
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,8 @@ def read_frames(source: Path | int) -> Iterator[VideoFrame]:
     name = f"camera {source}" if isinstance(source, int) else str(source)
     if isinstance(source, Path):
         try:
+            if not stat.S_ISREG(source.stat().st_mode):  # opening a pipe would wait for its writer
+                raise UserError(f"{name} is no regular file; expected a video")
             with source.open("rb"):
                 pass
         except OSError as error:

@@ -1,5 +1,6 @@
 """What is compiled is kept where the user's cache is, unless the environment says otherwise."""
 
+import errno
 import json
 import os
 import subprocess
@@ -71,6 +72,25 @@ def test_flag_that_cannot_be_is_one_plain_line(argument, message, monkeypatch, c
     assert said.startswith("error: ")
     assert message in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENAMETOOLONG])
+def test_path_that_may_not_be_used_is_one_plain_line(number, capsys):
+    def main(argv: object) -> None:
+        raise OSError(number, os.strerror(number), "/there")
+
+    with pytest.raises(SystemExit):
+        command._guarded(main, [""], takes_files=False)
+    way_out = "give another path, or the right to use it"
+    assert capsys.readouterr().err == f"error: /there: {os.strerror(number)}; {way_out}\n"
+
+
+def test_error_that_may_be_ours_keeps_its_traceback():
+    def main(argv: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file", "/there")
+
+    with pytest.raises(FileNotFoundError):
+        command._guarded(main, [""], takes_files=False)
 
 
 PIPE = """

@@ -155,6 +155,17 @@ def test_what_a_strangers_file_says_of_its_training_is_printed_as_it_is(
     assert f", step {step}, " in capsys.readouterr().out
 
 
+def test_what_a_strangers_file_says_does_not_steer_the_terminal(
+    exported, tmp_path, monkeypatch, capsys
+):
+    manifest, variables = load_portable(exported)
+    told = dataclasses.replace(manifest, labels=("\x1b[31mred", *manifest.labels[1:]))
+    save_portable(tmp_path / "theirs.safetensors", variables, told)
+    model, out = str(tmp_path / "theirs.safetensors"), str(tmp_path / "m.npz")
+    command(monkeypatch, model=model, to="npz", out=out)
+    assert "\\x1b[31mred, " in capsys.readouterr().out
+
+
 def test_run_without_the_checkpoint_or_its_labels_is_refused(untrained, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="holds no run"):
         export.export(tmp_path, "last", tmp_path / "out")

@@ -172,6 +172,21 @@ def test_run_that_goes_on_must_have_begun_with_the_same_file(tiny_config, tmp_pa
         go_on(tiny_config, tmp_path)
 
 
+def test_manifest_whose_files_have_moved_is_as_good_as_there_and_another_file_is_not(
+    tiny_config, tmp_path
+):
+    record = {"file": "manifest.json", "sha256": "0" * 64}
+    (tmp_path / "initial_weights.json").write_text(json.dumps(record))
+    path = tmp_path / "manifest.json"
+    tiny_config.init_from = str(path)
+    path.write_text('[{"paths": ["gone.bin"], "weights": []}]')
+    go_on(tiny_config, tmp_path)
+    for text in ("[", "[1]", "[{}]"):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"is another file \(SHA-256 unknown, it cannot"):
+            go_on(tiny_config, tmp_path)
+
+
 def test_run_of_random_weights_does_not_go_on_with_a_file(tiny_config, tmp_path):
     go_on(tiny_config, tmp_path)
     tiny_config.init_from = "x.pth"

@@ -275,6 +275,13 @@ def test_broken_video_and_missing_camera_are_rows(run, tmp_path):
     assert "camera 99 gives no picture" in printed
 
 
+def test_pipe_that_is_named_as_a_video_is_not_waited_for(run, tmp_path):
+    os.mkfifo(tmp_path / "camera.mp4")
+    status, printed, _ = run(tmp_path)
+    assert status == 1
+    assert "camera.mp4 is no regular file; expected a video" in printed
+
+
 def test_a_folder_that_a_link_leads_back_to_is_gone_through_once(folder):
     (folder / "sub" / "loop").symlink_to(folder)
     (folder / "again").symlink_to(folder / "sub")

@@ -84,12 +84,13 @@ def readable_build(folder: Path) -> Iterator[None]:
         raise
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        raise _unreadable(folder, f"{error.strerror or error}{where}") from error
+        raise unreadable(folder, f"{error.strerror or error}{where}") from error
     except Exception as error:  # TFDS and its parsers raise nearly anything on damaged files
-        raise _unreadable(folder, str(error) or type(error).__name__) from error
+        raise unreadable(folder, str(error) or type(error).__name__) from error
 
 
-def _unreadable(folder: Path, reason: str) -> UserError:
+def unreadable(folder: Path, reason: str) -> UserError:
+    """Returns the error of a build that cannot be read."""
     reason = " ".join(reason.split())[:300].rstrip(".")
     return UserError(
         f"{folder} cannot be read as a dataset ({reason}). Remove that folder and build again, or "

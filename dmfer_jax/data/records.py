@@ -52,18 +52,23 @@ class Records:
           {name: value}: bytes of texts and images, NumPy's numbers and arrays of the rest.
 
         Raises:
-          ValueError: the record is damaged.
+          UserError: the record is damaged.
         """
-        fields = self._parse(self._serialized[position]).features.feature
-        found = {}
-        for name in names:
-            field, spec = fields[name], self._specs[name]
-            if field.HasField("bytes_list"):
-                (found[name],) = field.bytes_list.value
-            else:
-                values = getattr(field, field.WhichOneof("kind") or "int64_list").value
-                found[name] = np.asarray(values, spec.np_dtype).reshape(spec.shape)[()]
-        return found
+        try:
+            fields = self._parse(self._serialized[position]).features.feature
+            return {name: self._value(name, fields[name]) for name in names}
+        except Exception as error:  # of array_record, protobuf and NumPy
+            reason = f"record {position}: {' '.join(str(error).split())[:200]}"
+            folder = Path(self.dataset_info.data_dir)
+            raise builds.unreadable(folder, reason) from error
+
+    def _value(self, name: str, field: Any) -> Any:
+        spec = self._specs[name]
+        if field.HasField("bytes_list"):
+            (value,) = field.bytes_list.value
+            return value
+        values = getattr(field, field.WhichOneof("kind") or "int64_list").value
+        return np.asarray(values, spec.np_dtype).reshape(spec.shape)[()]
 
 
 def open_records(dataset_dir: Path, name: str) -> Records:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from dmfer_jax.data.images import image_header
 from dmfer_jax.errors import UserError
 from dmfer_jax.explaining import grad_cam
 from dmfer_jax.expression_model import ExpressionModel
@@ -119,13 +120,12 @@ class PhotoService:
     def _check(self, encoded: bytes) -> None:
         """Refuses other formats and too many pixels before anything is decoded."""
         taken = ", ".join(FORMATS.values())
+        none = Refused(415, f"this is no photo that can be read; expected one of {taken}")
         try:
             with Image.open(io.BytesIO(encoded), formats=tuple(FORMATS)) as image:
-                width, height = image.size
+                kind, (width, height) = image.format, image.size
         except UnidentifiedImageError:
-            raise Refused(
-                415, f"this is no photo that can be read; expected one of {taken}"
-            ) from None
+            raise none from None
         except MemoryError:
             raise
         except Image.DecompressionBombError:
@@ -134,6 +134,10 @@ class PhotoService:
             raise Refused(422, "the photo is damaged and cannot be read") from None
         if width * height > self._limits.pixels:
             raise Refused(413, f"the photo has {width:,} x {height:,} pixels; {self._at_most()}")
+        # What decodes it asks all that Pillow knows, and a file may be of two formats.
+        with image_header(encoded) as image:
+            if (image.format, image.size) != (kind, (width, height)):
+                raise none
 
     def _at_most(self) -> str:
         return f"at most {self._limits.pixels / 1e6:.3g} million are taken"

@@ -1,6 +1,7 @@
 """Splits of built records: which rows count under which protocol, and their images and targets."""
 
 import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -300,6 +301,18 @@ def test_images_are_the_same_singly_together_and_all_at_once(number):
     np.testing.assert_array_equal(images.decode_all(), expected)
     np.testing.assert_array_equal(images[np.array([2, 0, 2])], expected[[2, 0, 2]])
     np.testing.assert_array_equal(images[1], expected[1])
+
+
+def test_record_that_is_damaged_while_it_is_used_is_an_error_that_names_it(pets_dir, tmp_path):
+    folder = tmp_path / "pets" / "1.0.0"
+    shutil.copytree(pets_dir, folder)
+    split = load_split(folder, "train", data(memory_gib=0.0), train=True)
+    (shard,) = folder.glob("*.array_record*")
+    content = bytearray(shard.read_bytes())
+    content[content.index(b"IHDR")] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot be read as a dataset \(record 0: .* build again"):
+        split.images[0]
 
 
 @pytest.mark.parametrize("number", [1, 300])

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dmfer_jax import config as configs
+from dmfer_jax.errors import UserError
 from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.models.face_resnet import FaceResNet
 from dmfer_jax.weights.face import FACE_WEIGHTS, translate
@@ -49,6 +51,26 @@ def test_both_scales_lie_on_one_grid_whichever_way_halves_are_rounded(size):
     model = Dmfer(8, backbone="face_resnet", width=0.25, embedding=8, heads=2)
     outputs: Any = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x)[0], image)
     assert outputs.logits.shape == (2, 8)
+
+
+@pytest.mark.usefixtures("convolve_as_users_do")
+def test_smallest_size_that_a_config_takes_has_a_gradient():
+    config = configs.get_config()
+    config.model.backbone, config.data.image_size = "face_resnet", 55
+    configs.validate(config)
+    config.data.image_size = 54
+    with pytest.raises(UserError, match="image_size is 54; face_resnet needs 55"):
+        configs.validate(config)
+    model = FaceResNet(width=0.25)
+    image = jax.ShapeDtypeStruct((1, 55, 55, 1), jnp.float32)
+    variables = draw_variables(model, image, train=False)
+
+    def loss(params: Any, images: jax.Array) -> jax.Array:
+        given = {"params": params, "batch_stats": variables["batch_stats"]}
+        return jnp.sum(model.apply(given, images, False)[-1] ** 2)
+
+    gradient = jax.grad(loss)(variables["params"], jnp.full(image.shape, 0.3))
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient["stage4_block3"]["conv1"]["conv"]))
 
 
 def test_frozen_stages_get_no_gradient_and_keep_their_statistics():

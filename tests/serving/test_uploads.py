@@ -1,5 +1,6 @@
 """Uploads that are too large, too slow, no photo, or no form."""
 
+import io
 import struct
 import tempfile
 import zlib
@@ -31,6 +32,26 @@ from tests.serving.tiny_server import FACE, encode, refusal
 @pytest.mark.parametrize("address", ["/api/faces", "/api/explain?face=1"])
 def test_what_is_no_sound_photo_is_refused_in_plain_words(connect, address, content, status, said):
     assert said in refusal(connect().post(address, content=content), status)
+
+
+def make_webp_that_is_im() -> bytes:
+    """A WebP of 2 x 2 pixels, whose length is a colon: by that Pillow reads an IM of 70 x 70."""
+    chunks = encode(np.zeros((2, 2, 3), np.uint8), "WEBP", lossless=True)[12:]
+    length = ord(":")
+    filler = length - len(b"WEBP") - len(chunks) - 8
+    junk = b"JUNK" + struct.pack("<I", filler) + b"x" * filler
+    header = b"\nImage type: L image\nImage size (x*y): 70*70\n\x1a"
+    return b"RIFF" + struct.pack("<I", length) + b"WEBP" + chunks + junk + header + bytes(4900)
+
+
+def test_file_of_two_formats_is_no_photo(connect):
+    pytest.importorskip("PIL.ImImagePlugin", reason="Pillow 15 reads IM no more")
+    content = make_webp_that_is_im()
+    with Image.open(io.BytesIO(content), formats=["WEBP"]) as image:
+        assert image.size == (2, 2)
+    with Image.open(io.BytesIO(content), formats=["IM"]) as image:
+        assert image.size == (70, 70)
+    assert "no photo" in refusal(connect().post("/api/faces", content=content), 415)
 
 
 def test_photo_of_too_many_pixels_is_refused_before_it_is_decoded(connect, monkeypatch):

@@ -96,9 +96,9 @@ def serving(app: Any) -> Iterator[str]:
         thread.join()
 
 
-def encode(pixels: np.ndarray, form: str = "PNG") -> bytes:
+def encode(pixels: np.ndarray, form: str = "PNG", **options: Any) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, form)
+    Image.fromarray(pixels).save(file, form, **options)
     return file.getvalue()
 
 
