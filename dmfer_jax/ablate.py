@@ -20,7 +20,7 @@ from ml_collections import config_flags
 
 from dmfer_jax import ablation, command, run_lock
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting import ablation_table, console, rows
+from dmfer_jax.reporting import ablation_table, console
 from dmfer_jax.reporting.predictions import Predictions, read_run_predictions
 
 
@@ -30,20 +30,23 @@ def show_findings(planned: ablation.Ablation) -> None:
     Raises:
       UserError: no run of the grid is finished, or what was written of one is damaged.
     """
-    there = rows.read_rows(planned.out / ablation.ROWS)
+    there, gone = ablation.read_own_rows(planned), list[str]()
     if not any(row["variant"] in planned.variants for row in there):
         raise UserError(f"{planned.out / ablation.ROWS} has no row of this grid: nothing is done")
 
     def said(variant: str, seed: str) -> dict[str, Predictions]:
         path = planned.out / variant / f"seed{seed}" / "predictions.npz"
         if not path.exists():
-            print(f"{path} is gone, so {variant}, seed {seed} is compared with nothing")
+            print(f"{path} is gone, so {variant}, seed {seed} is compared with nothing anew")
+            gone.append(variant)
             return {}
         return read_run_predictions(path)[1]
 
     findings = ablation_table.find(
         planned.experiment, planned.baseline, planned.variants, there, said
     )
+    if gone and (known := planned.out / ablation_table.DIFFERENCES).is_file():
+        findings = ablation_table.keep_known(findings, *ablation_table.read_differences(known))
     ablation_table.print_findings(findings)
     ablation_table.write_findings(planned.out, findings)
     from dmfer_jax.reporting import ablation_figure  # matplotlib takes long to import

@@ -82,8 +82,10 @@ def plan(
       only: variants to run; all if none is named.
 
     Raises:
-      UserError: there is no such grid or variant, or the config makes no sense with one of them.
+      UserError: there is no such grid or variant, the config makes no sense with one of them, or
+        nothing would be scored.
     """
+    check_scored(config)
     grid = grids.load_grid(grid_name)
     configs = {name: grids.apply(config, name, of) for name, of in grid.variants.items()}
     digests = {name: reproduce.config_digest(one) for name, one in configs.items()}
@@ -107,6 +109,36 @@ def plan(
     return Ablation(experiment, config_path, out, grid.baseline, variants, same, runs)
 
 
+def check_scored(config: ConfigDict) -> None:
+    """Refuses runs that leave nothing to compare.
+
+    Raises:
+      UserError: the validation split is trained on, and no test split is named.
+    """
+    data: Any = config.data
+    if data.valid_split in data.train_splits and not data.test_splits:
+        raise UserError(
+            f"config.data.train_splits has '{data.valid_split}' and config.data.test_splits is "
+            "empty: nothing would be left to score"
+        )
+
+
+def read_own_rows(ablation: Ablation) -> list[dict[str, str]]:
+    """Returns the rows that are in the folder of an ablation.
+
+    Raises:
+      UserError: they are of another experiment.
+    """
+    there = rows.read_rows(ablation.out / ROWS)
+    for row in there:
+        if row["experiment"] != ablation.experiment:
+            raise UserError(
+                f"{ablation.out / ROWS} is of the experiment '{row['experiment']}', and this one "
+                f"is '{ablation.experiment}'; give another --out"
+            )
+    return there
+
+
 def find_states(ablation: Ablation) -> dict[str, str]:
     """Returns how far each run is: {name: "done", "trained", "begun" or "left"}.
 
@@ -116,13 +148,7 @@ def find_states(ablation: Ablation) -> dict[str, str]:
       UserError: the folder holds another experiment, or runs of other configs; the message lists
         the fields that differ.
     """
-    there = rows.read_rows(ablation.out / ROWS)
-    for row in there:
-        if row["experiment"] != ablation.experiment:
-            raise UserError(
-                f"{ablation.out / ROWS} is of the experiment '{row['experiment']}', and this one "
-                f"is '{ablation.experiment}'; give another --out"
-            )
+    there = read_own_rows(ablation)
     keys, states = {rows.row_key(row) for row in there}, {}
     for run in ablation.runs:
         digests = {
@@ -224,7 +250,7 @@ def _rows_of(ablation: Ablation, run: PlannedRun) -> list[dict[str, str]]:
     """The rows of a run that has its report."""
     path = run.workdir / "report.json"
     report = read_report(path)
-    if differences := _find_differences(report["config"], run.config):
+    if differences := run_folder.find_unlike(report["config"], run.config):
         raise UserError(
             f"{path} is of a run of another config: {'; '.join(differences)}. Move "
             f"{run.workdir} away to run it anew, or give another --out."
@@ -238,19 +264,12 @@ def _rows_of(ablation: Ablation, run: PlannedRun) -> list[dict[str, str]]:
     )
 
 
-def _find_differences(old: ConfigDict | dict[str, Any], config: ConfigDict) -> list[str]:
-    """As `run_folder.find_differences`, and whether both begin with a file of the same name."""
-    names = [Path(str(one.get("init_from", ""))).name for one in (old, config)]
-    other_start = [f"init_from was {names[0]!r} and is {names[1]!r}"] * (names[0] != names[1])
-    return run_folder.find_differences(old, config) + other_start
-
-
 def _check_same(run: PlannedRun, digests: set[str]) -> None:
     """Refuses a run of another config than what is in its folder, or in its rows."""
     way_out = "Give another --out, or set these back."
     if (run.workdir / "config.json").is_file():
         old = run_folder.load_config(run.workdir)
-        if differences := _find_differences(old, run.config):
+        if differences := run_folder.find_unlike(old, run.config):
             raise UserError(
                 f"{run.workdir} is of a run of another config: {'; '.join(differences)}. {way_out}"
             )

@@ -81,7 +81,7 @@ def _save_config(plan: Plan) -> None:
     path = plan.out / "config.json"
     if path.is_file():
         before = run_folder.load_config(plan.out)
-        if differences := run_folder.find_differences(before, plan.config):
+        if differences := run_folder.find_unlike(before, plan.config):
             raise UserError(
                 f"{plan.out} holds a comparison of another config: {'; '.join(differences)}. Give "
                 "another --out, or set these back to go on with it."

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from dmfer_jax import compared_run, reproduce
+from dmfer_jax import ablation, compared_run, reproduce
 from dmfer_jax import config as configs
 from dmfer_jax.compared_run import OURS, SYSTEMS
 from dmfer_jax.errors import UserError
@@ -60,8 +60,11 @@ class Plan(NamedTuple):
         """Whether nothing of a run is left to do."""
         workdir = self.run_dir(system, seed)
         asked = zip(compared_run.EVALUATIONS, (self.lists, self.stress), strict=True)
-        paths = [compared_run.evaluation_path(workdir, name) for name, wanted in asked if wanted]
-        return all(path.is_file() for path in (workdir / "report.json", *paths))
+        return (workdir / "report.json").is_file() and all(
+            compared_run.is_scored(workdir, name, self.config, self.lists)
+            for name, wanted in asked
+            if wanted
+        )
 
     def command(self, system: str, seed: int) -> list[str]:
         """Returns what does a run, as it is started here."""
@@ -84,9 +87,13 @@ def check(plan: Plan) -> None:
 
     Raises:
       UserError: a system is unknown or named twice; PyTorch is missing, or has not what the config
-        asks for; predictions are not there or have the name of a system.
+        asks for; lists cannot be read or are of another dataset; predictions are not there or have
+        the name of a system; nothing would be scored.
     """
     configs.validate(plan.config)
+    ablation.check_scored(plan.config)
+    if plan.lists:
+        compared_run.digest_lists(plan.lists, plan.config.data.dataset)
     for name in plan.systems:
         if name not in SYSTEMS or list(plan.systems).count(name) > 1:
             raise UserError(

@@ -6,6 +6,7 @@ Trains one system with one seed, or goes on, then scores it on lists and under s
 What is done already is not done again.
 """
 
+import hashlib
 import json
 import os
 import resource
@@ -17,7 +18,8 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from dmfer_jax import command, evaluate, run_folder, run_lock, state, torch_run, train
+from dmfer_jax import command, evaluate, run_folder, run_lock, state, subjects, torch_run, train
+from dmfer_jax.data.lists import read_lists
 from dmfer_jax.models import summary
 from dmfer_jax.reporting import plain_json
 from dmfer_jax.reporting import report as reports
@@ -32,6 +34,9 @@ CENTERLESS = ("plain_torch", "dan_torch")
 COST = "cost.json"
 """In the folder of a run: `peak_bytes`, the most memory that a process of it had resident, and
 `flops`, floating point operations of the forward pass of one image."""
+
+LISTS = "lists_sha256"
+"""In the report of `EVALUATIONS` on lists, which ones."""
 
 EVALUATIONS = ("lists", "stress")
 """What a last epoch may be scored on besides; its report is in `evaluation/compared_NAME.json`."""
@@ -81,27 +86,56 @@ def run(comparison: Path, system: str, seed: int, *, lists: str = "", stress: bo
     if not (workdir / "report.json").is_file():
         try:
             if system == OURS:
-                report = train.train(config, workdir)
+                train.train(config, workdir)
             else:
-                report = torch_run.train(system, config, workdir)
+                torch_run.train(system, config, workdir)
         finally:
             if workdir.is_dir():
                 keep_cost(workdir, peak_bytes=peak_bytes())
+    report = reports.read_report(workdir / "report.json")
+    if "flops" not in read_cost(workdir):
         keep_cost(workdir, flops=report.get("flops") or count_flops(config, report))
-    trained = reports.read_report(workdir / "report.json")["checkpoints"]["last"]["splits"]
+    trained = report["checkpoints"]["last"]["splits"]
     tests: Any = config.data.test_splits
     names = [name for name in tests if name in trained] or list(trained)
-    load = None if system == OURS else torch_run.load_trained
+    load = subjects.load_ours if system == OURS else torch_run.load_trained
     asked: dict[str, tuple[list[str], dict[str, Any]]] = {
         "lists": (names, {"lists": lists}),
         "stress": ([reports.main_split(names)], {"stress": stress}),
     }
+    data: Any = config.data
+    places = {"data_dir": data.data_dir, "source": data.source}  # those of the run may be old
     for name, (splits, options) in asked.items():
-        path = evaluation_path(workdir, name)
-        if options[name] and not path.is_file():
+        if options[name] and not is_scored(workdir, name, config, lists):
             with run_lock.lock(workdir):
-                found = evaluate.evaluate(workdir, "last", splits, load=load, **options)
-                reports.write_report(path, found)
+                subject = subjects.of_run(workdir, "last", load=load, **places)
+                found = evaluate.evaluate(subject, splits, **options)
+            for reason in found.get("lists_not_scored", {}).values():
+                print(reason)
+            if name == "lists":
+                found[LISTS] = digest_lists(lists, data.dataset)
+            reports.write_report(evaluation_path(workdir, name), found)
+
+
+def is_scored(workdir: Path, name: str, config: ConfigDict, lists: str) -> bool:
+    """Whether one of `EVALUATIONS` of a run is there, and of the same lists."""
+    path = evaluation_path(workdir, name)
+    if not path.is_file() or name != "lists":
+        return path.is_file()
+    data: Any = config.data
+    return reports.read_report(path).get(LISTS) == digest_lists(lists, data.dataset)
+
+
+def digest_lists(path: str, dataset: str) -> str:
+    """Returns the SHA-256 of what occlusion and pose lists name.
+
+    Raises:
+      UserError: they cannot be read, or are of another dataset.
+    """
+    digest = hashlib.sha256()
+    for one in read_lists(path, dataset):
+        digest.update(repr((one.name, one.entries)).encode())
+    return digest.hexdigest()
 
 
 def peak_bytes() -> int:

@@ -19,33 +19,44 @@ def describe_run(config: ConfigDict, dataset_dir: Path) -> dict[str, Any]:
         release of a dataset do not compare, and so is where they differ from what is published;
         `records_sha256` tells whether two runs had the very same ones.
     """
-    dataset = builds.dataset_name(dataset_dir)
-    is_ferplus = split_dataset(dataset)[0] == "ferplus"
+    records = describe_records(config, dataset_dir)
+    data: Any = config.data
+    follows = data.train_protocol or data.protocol
     return {
-        "dataset": dataset,
-        "protocol": config.data.protocol if is_ferplus else None,
-        "train_protocol": (config.data.train_protocol or config.data.protocol)
-        if is_ferplus
-        else None,
-        "records_sha256": builds.records_digest(dataset_dir),
-        **_departures(config, dataset_dir),
+        **records,
+        "train_protocol": follows if records["protocol"] else None,
+        **_departures(config),
         "seed": config.seed,
         "config": _without_paths(config),
         "environment": environment(),
     }
 
 
-def _departures(config: ConfigDict, dataset_dir: Path) -> dict[str, Any]:
-    """What a reader must know beside the dataset's name; nothing of what was left alone."""
+def describe_records(config: ConfigDict, dataset_dir: Path) -> dict[str, Any]:
+    """Returns what a report says of the records that something is scored on.
+
+    Args:
+      config: of which the protocol and what is left out are read.
+      dataset_dir: of the records.
+    """
+    data: Any = config.data
+    dataset = builds.dataset_name(dataset_dir)
+    differs = builds.facts(dataset_dir).get("differs")
+    return {
+        "dataset": dataset,
+        "protocol": data.protocol if split_dataset(dataset)[0] == "ferplus" else None,
+        "records_sha256": builds.records_digest(dataset_dir),
+        **({"differs": differs} if differs else {}),
+        **({"limit": data.limit} if data.limit else {}),
+        **({"drop_classes": list(data.drop_classes)} if data.drop_classes else {}),
+    }
+
+
+def _departures(config: ConfigDict) -> dict[str, Any]:
+    """What a reader must know of how a run was trained; nothing of what was left alone."""
     used: dict[str, Any] = {}
-    if differs := builds.facts(dataset_dir).get("differs"):
-        used["differs"] = differs
     if tuple(config.data.train_splits) != ("train",):
         used["train_splits"] = list(config.data.train_splits)
-    if config.data.limit:
-        used["limit"] = config.data.limit
-    if config.data.drop_classes:
-        used["drop_classes"] = list(config.data.drop_classes)
     if config.data.sampling != "natural":
         used["sampling"] = config.data.sampling
     if config.loss.class_weights != "none":

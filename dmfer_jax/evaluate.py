@@ -4,34 +4,32 @@
   python -m dmfer_jax.evaluate --workdir=runs/ferplus_cpu --lists=path/to/lists
   python -m dmfer_jax.evaluate --workdir=runs/ferplus_cpu --splits=test --stress
   python -m dmfer_jax.evaluate --workdir=runs/ferplus_cpu --splits=test --predictions=said.csv
+  python -m dmfer_jax.evaluate --model=ferplus-small --dataset=folder/my_faces --source=my_faces
 
-Prints tables and, as its last line, one line of JSON. Writes the report and figures of the
-evaluation into `<workdir>/evaluation/`.
+The last scores the model of a file on any records whose classes it knows. Prints tables and, as its
+last line, one line of JSON. Writes the report and figures into `<workdir>/evaluation/`, or into
+`evaluation/<model>/<dataset>/` here.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import flags
-from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from dmfer_jax import command, distributed, initial, run_folder, sharding, steps
-from dmfer_jax.config import validate
+from dmfer_jax import command, distributed, sharding, subjects
 from dmfer_jax.data import sources, subsets
 from dmfer_jax.data.lists import NamedList, read_lists
 from dmfer_jax.data.sources import Split
-from dmfer_jax.describe import describe_run
 from dmfer_jax.errors import UserError
 from dmfer_jax.feeding import Feed
 from dmfer_jax.prepare import ensure_built
 from dmfer_jax.reporting import figures, stress_report
 from dmfer_jax.reporting import report as reports
 from dmfer_jax.reporting.predictions import Predictions, write_predictions
-from dmfer_jax.scoring import Trained, score, score_checkpoint
+from dmfer_jax.scoring import score, score_checkpoint
 from dmfer_jax.stress import score_stress
-from dmfer_jax.trained import load_trained
+from dmfer_jax.subjects import Subject
 
 
 class ListedSubsets(NamedTuple):
@@ -46,19 +44,6 @@ class ListedSubsets(NamedTuple):
     splits: list[Split]
     counts: dict[str, dict[str, Any]]
     not_scored: dict[str, str]
-
-
-Loader = Callable[..., tuple[steps.EvalStep, Trained, dict[str, Any]]]
-"""Takes what `trained.load_trained` takes, and returns an evaluation step, what it scores, and the
-checkpoint's note."""
-
-
-def load_ours(
-    workdir: Path, which: str, config: ConfigDict, mesh: Mesh, class_names: Sequence[str]
-) -> tuple[steps.EvalStep, Trained, dict[str, Any]]:
-    """The `Loader` of this project's checkpoints."""
-    model, train_state, note = load_trained(workdir, which, config, mesh, class_names)
-    return steps.make_eval_step(model, mesh), train_state, note
 
 
 def join_lists(lists: Iterable[NamedList], splits: Sequence[Split], dataset: str) -> ListedSubsets:
@@ -91,71 +76,60 @@ def join_lists(lists: Iterable[NamedList], splits: Sequence[Split], dataset: str
 
 
 def evaluate(
-    workdir: Path,
-    which: str,
+    subject: Subject,
     names: Sequence[str] = (),
     *,
     lists: str = "",
     stress: bool = False,
     predictions: str = "",
-    data_dir: str = "",
-    source: str = "",
-    load: Loader | None = None,
 ) -> dict[str, Any]:
-    """Scores a checkpoint of a run.
+    """Scores what is to be scored.
 
     Args:
-      workdir: of the run.
-      which: "last" or "best".
-      names: of the splits; none is the run's validation split or, with lists or where it was
-        trained on that one, its test splits.
+      subject: of `subjects.of_run` or `subjects.of_model`.
+      names: of the splits; the subject's own choice if none is named.
       lists: file or folder of occlusion and pose lists, whose images are looked for in the splits.
       stress: whether the splits are scored under every kind of harm, too.
       predictions: CSV file to write what is said of each image of the one split; none if not given.
-      data_dir: where built records are, if not where the run had them.
-      source: file or folder as downloaded, if not where the run had it.
-      load: what reads the checkpoint, if it is not one of this project's own.
 
     Returns:
       A report (see `reporting.report`).
 
     Raises:
-      UserError: there is no such run, checkpoint, split or list, the records are of other classes
-        than the run, or predictions of several splits are to be written to one file.
+      UserError: there is no such checkpoint, split or list, the records are of other classes, or
+        predictions of several splits are to be written to one file.
     """
-    config = run_folder.load_config(workdir)
-    config.data.data_dir = data_dir or config.data.data_dir
-    config.data.source = source or config.data.source
-    validate(config)
-    found = read_lists(lists, config.data.dataset) if lists else []
-    names = names or _default_splits(config, bool(lists))
-    if predictions and len(names) != 1:
-        raise UserError(
-            f"--predictions is one file, and {len(names)} splits are scored ({', '.join(names)}); "
-            "name one with --splits"
-        )
+    config, data = subject.config, subject.config.data
+    found = read_lists(lists, data.dataset) if lists else []
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.train.eval_batch_size, "train.eval_batch_size", mesh)
-    data = config.data
 
     def read() -> tuple[Path, list[Split]]:
         folder = ensure_built(data.dataset, data.source, data.data_dir)
-        return folder, [sources.load_split(folder, n, data, train=False) for n in names]
+        chosen = names or subject.choose_splits(folder)
+        if predictions and len(chosen) != 1:
+            raise UserError(
+                f"--predictions is one file, and {len(chosen)} splits are scored "
+                f"({', '.join(chosen)}); name one with --splits"
+            )
+        splits = [sources.load_split(folder, name, data, train=False) for name in chosen]
+        if subject.class_names:
+            splits = [sources.with_classes(split, subject.class_names) for split in splits]
+        return folder, splits
 
     dataset_dir, splits = distributed.main_first(read)
-    listed = join_lists(found, splits, config.data.dataset)
+    listed = join_lists(found, splits, data.dataset)
     class_names = splits[0].class_names
-    loaded = (load or load_ours)(workdir, which, config, mesh, class_names)
-    eval_step, train_state, note = loaded
+    eval_step, train_state, note = subject.load(mesh, class_names)
 
     def feed(split: Split) -> Feed:
-        return Feed(split, mesh, config.data.device_gib)
+        return Feed(split, mesh, data.device_gib)
 
     scored = map(feed, [*splits, *listed.splits])  # one after the other is on the devices
     said: dict[str, Predictions] | None = {} if predictions else None
     entry = score_checkpoint(eval_step, train_state, scored, config, note["epoch"], said)
     if said and distributed.is_main():
-        of_split = said[names[0]]
+        of_split = said[splits[0].name]
         true = [class_names[label] for label in of_split.labels]
         write_predictions(predictions, of_split.names, class_names, of_split.probabilities, true)
     for split in listed.splits:
@@ -167,21 +141,42 @@ def evaluate(
             return score(eval_step, variables, feed(split), batch_size)
 
         entry["stress"] = {split.name: score_stress(score_split, split) for split in splits}
-    described = {**describe_run(config, dataset_dir), **initial.describe_start(workdir)}
-    report = {**described, "checkpoints": {which: entry}}
+    described = subject.describe(dataset_dir, [split.name for split in splits])
+    report = {**described, "checkpoints": {subject.which: entry}}
     if listed.not_scored:
         report["lists_not_scored"] = listed.not_scored
     return report
 
 
-def _default_splits(config: ConfigDict, with_lists: bool) -> Sequence[str]:
-    """The splits to score where none are named."""
-    data: Any = config.data
-    if not with_lists and data.valid_split not in data.train_splits:
-        return [data.valid_split]
-    if not data.test_splits:
-        raise UserError("the run has no test splits; name what to score with --splits")
-    return data.test_splits
+def find_subject(options: Any) -> tuple[Subject, Path, str]:
+    """Returns what the flags name, the folder to write into, and what its report is called.
+
+    Raises:
+      UserError: they name nothing, or contradict each other.
+    """
+    if bool(options.workdir) == bool(options.model):
+        raise UserError(
+            "give either --workdir, the folder of a run, or --model, a file that export wrote, "
+            "with --dataset" + " (both are given)" * bool(options.workdir)
+        )
+    places = {"data_dir": options.data_dir, "source": options.source}
+    of_model = {name: getattr(options, name) for name in ("dataset", "protocol", "drop_classes")}
+    if options.workdir:
+        if given := [name for name, value in of_model.items() if value]:
+            raise UserError(
+                f"--{given[0]} goes with --model: a run is scored on the records it is of"
+            )
+        workdir, which = Path(options.workdir), options.checkpoint or "last"
+        with_lists = bool(options.lists)
+        subject = subjects.of_run(workdir, which, with_lists=with_lists, **places)
+        return subject, workdir / "evaluation", which
+    if options.checkpoint:
+        raise UserError("--checkpoint goes with --workdir: a file has one network")
+    if not options.dataset:
+        raise UserError("--model needs --dataset, such as --dataset=folder/my_faces")
+    subject = subjects.of_model(options.model, **of_model, **places)
+    folder = Path("evaluation") / Path(options.model).stem / options.dataset
+    return subject, folder, subject.which
 
 
 def main(argv: Sequence[str]) -> None:
@@ -189,39 +184,40 @@ def main(argv: Sequence[str]) -> None:
     del argv
     options = flags.FLAGS
     distributed.start(options.coordinator, options.processes, options.process)
-    workdir = Path(options.workdir)
+    subject, folder, name = find_subject(options)
     report = evaluate(
-        workdir,
-        options.checkpoint,
+        subject,
         options.splits,
         lists=options.lists,
         stress=options.stress,
         predictions=options.predictions,
-        data_dir=options.data_dir,
-        source=options.source,
     )
     if not distributed.is_main():
         return
     reports.print_report(report)
     stress_report.print_stress(report)
-    splits = report["checkpoints"][options.checkpoint]["splits"]
-    scored = [name for name, summary in splits.items() if "list" not in summary]
+    splits = report["checkpoints"][subject.which]["splits"]
+    scored = [split for split, summary in splits.items() if "list" not in summary]
     asked = [word for word in ("lists", "stress") if getattr(options, word)]
-    name = "_".join([options.checkpoint, *scored, *asked])
-    reports.write_report(workdir / "evaluation" / f"{name}.json", report)
-    figures.draw_report_figures(workdir / "evaluation" / "figures", report)
-    stress_report.draw_stress_figures(workdir / "evaluation" / "figures", report)
+    reports.write_report(folder / f"{'_'.join([name, *scored, *asked])}.json", report)
+    figures.draw_report_figures(folder / "figures", report)
+    stress_report.draw_stress_figures(folder / "figures", report)
     print(reports.json_line(report))
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-    flags.DEFINE_enum("checkpoint", "last", ("last", "best"), "Last epoch, or best on validation.")
+    flags.DEFINE_string("workdir", "", "Folder of the run.")
+    flags.DEFINE_string("model", "", "Or: a file that export wrote, or a model of the package.")
+    flags.DEFINE_string("dataset", "", "With --model: what to score it on, NAME or NAME/VARIANT.")
+    flags.DEFINE_string("protocol", "", "With --model: of FERPlus's labels; majority unless told.")
+    flags.DEFINE_list("drop_classes", [], "With --model: classes whose images are left out.")
+    flags.DEFINE_enum("checkpoint", None, ("last", "best"), "Last epoch, or best on validation.")
     flags.DEFINE_list(
         "splits",
         [],
         "Splits to score, separated by commas; if not given, the run's validation split, or its "
-        "test splits with --lists and where it was trained on the validation split.",
+        "test splits with --lists and where it was trained on the validation split; with --model "
+        "test, where there is one.",
     )
     flags.DEFINE_string(
         "lists", "", "File or folder of RAN's occlusion and pose lists; scores their images, too."
@@ -232,7 +228,9 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "predictions", "", "CSV file to write what is said of each image of the one split."
     )
-    flags.DEFINE_string("data_dir", "", "Where built records are, if not where the run had them.")
+    flags.DEFINE_string(
+        "data_dir", "", "Where built records are, if not where the run had them, or as usual."
+    )
     flags.DEFINE_string("source", "", "File or folder as downloaded, if not where the run had it.")
     distributed.define_flags()
     command.run(main)

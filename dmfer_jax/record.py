@@ -35,7 +35,8 @@ def add_report(report_path: Path, config_path: str, variant: str, out: Path) -> 
       How many rows were added.
 
     Raises:
-      UserError: the report or the config cannot be read, or what is in the CSV are no rows.
+      UserError: the report or the config cannot be read, what is in the CSV are no rows, or rows
+        of another config have this name.
     """
     if report_path.is_dir():
         report = read_report(report_path / "report.json")
@@ -43,12 +44,21 @@ def add_report(report_path: Path, config_path: str, variant: str, out: Path) -> 
     else:
         report = read_report(report_path)
     config = _config_of(report, report_path)
-    path = find_config(config_path)
+    path, digest = find_config(config_path), reproduce.config_digest(config)
+    experiment = Path(path).stem
+    for row in rows.read_rows(out):
+        same = (row["experiment"], row["variant"]) == (experiment, variant)
+        if same and row["config_digest"] != digest:
+            called = variant or "without a variant"
+            raise UserError(
+                f"{report_path} is of another config than the rows of {experiment}, {called}, in "
+                f"{out}; name what differs with --variant, or delete those rows"
+            )
     added = rows.rows_of_report(
         {**report, "config": config.to_dict()},
-        experiment=Path(path).stem,
+        experiment=experiment,
         variant=variant,
-        config_digest=reproduce.config_digest(config),
+        config_digest=digest,
         command=reproduce.train_command(path, config),
     )
     rows.append_rows(out, added)

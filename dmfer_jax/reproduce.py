@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from dmfer_jax.config import get_config, load_config
 from dmfer_jax.run_folder import MAY_CHANGE, complete, flatten, list_fields
 
 
-def config_digest(config: ConfigDict | Mapping[str, Any]) -> str:
+def config_digest(config: ConfigDict | dict[str, Any]) -> str:
     """Returns 12 hexadecimal digits that two configs share if they differ in their seeds only.
 
     Fields that do not change what a run computes do not count, and of `init_from` the file's name
@@ -27,7 +26,7 @@ def config_digest(config: ConfigDict | Mapping[str, Any]) -> str:
     Args:
       config: of a run, or the `config` of its report.
     """
-    flat, default = flatten(complete(dict(config))), flatten(get_config())
+    flat, default = flatten(complete(config)), flatten(get_config())
     kept = {key: value for key, value in flat.items() if value != default.get(key)}
     kept = {key: value for key, value in kept.items() if key not in (*MAY_CHANGE, "seed")}
     kept["init_from"] = Path(flat["init_from"]).name

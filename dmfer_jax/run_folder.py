@@ -60,6 +60,22 @@ def find_differences(old: ConfigDict | dict[str, Any], config: ConfigDict) -> li
     ]
 
 
+def find_unlike(old: ConfigDict | dict[str, Any], config: ConfigDict) -> list[str]:
+    """Returns why runs of two configs do not belong side by side in one table.
+
+    As `find_differences`, and whether they begin with files of the same name and are scored on the
+    same test splits.
+    """
+    plain = complete(old)
+    names = [Path(str(one.get("init_from", ""))).name for one in (plain, config)]
+    tests = [tuple(one.data.test_splits) for one in (plain, config)]
+    return [
+        *find_differences(old, config),
+        *[f"init_from was {names[0]!r} and is {names[1]!r}"] * (names[0] != names[1]),
+        *[f"data.test_splits was {tests[0]} and is {tests[1]}"] * (tests[0] != tests[1]),
+    ]
+
+
 def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
     """Returns a config as {"loss.margin": 0.2, ...}, of values that JSON has."""
     whole = config if isinstance(config, ConfigDict) else ConfigDict(config)

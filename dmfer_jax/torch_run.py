@@ -138,7 +138,7 @@ def train(system: str, config: ConfigDict, workdir: Path) -> dict[str, Any]:
 def load_trained(
     workdir: Path, which: str, config: ConfigDict, mesh: Mesh, class_names: Sequence[str]
 ) -> tuple[steps.EvalStep, TorchState, dict[str, Any]]:
-    """The `evaluate.Loader` of the checkpoints of a system in PyTorch.
+    """The `subjects.Loader` of the checkpoints of a system in PyTorch.
 
     Args:
       workdir: of the run.

@@ -140,8 +140,31 @@ def test_rows_stay_good_when_the_folder_of_a_run_is_gone(planned, capsys):
     assert set(ablation.find_states(planned).values()) == {"done"}
     ablate.show_findings(planned)
     said = capsys.readouterr().out
-    assert "predictions.npz is gone, so cosine, seed 0 is compared with nothing" in said
+    assert "predictions.npz is gone, so cosine, seed 0 is compared with nothing anew" in said
     assert "cosine 1*" in " ".join(said.split())  # the seed that is left
+
+
+def test_differences_that_are_known_outlive_the_predictions(planned):
+    ablation.run_all(planned, Trainer(planned))
+    ablate.show_findings(planned)
+    files = [planned.out / name for name in ("differences.csv", "table.md")]
+    before = [file.read_text() for file in files]
+    for run in planned.runs:
+        shutil.rmtree(run.workdir)
+    ablate.show_findings(planned)
+    assert [file.read_text() for file in files] == before
+    assert "0+1" in before[0]
+
+
+def test_table_of_another_experiment_is_refused(planned):
+    ablation.run_all(planned, Trainer(planned))
+    with pytest.raises(UserError, match="is of the experiment 'tiny-parts'"):
+        ablate.show_findings(planned._replace(experiment="tiny-losses"))
+
+
+def test_what_leaves_nothing_to_score_is_refused_before_it_is_run(tmp_path, planned):
+    with pytest.raises(UserError, match="nothing would be left to score"):
+        plan(tmp_path, fields={"data.train_splits": ("train", "valid"), "data.test_splits": ()})
 
 
 def test_run_of_another_config_under_the_same_name_is_refused_by_field(planned, tmp_path):
@@ -152,6 +175,9 @@ def test_run_of_another_config_under_the_same_name_is_refused_by_field(planned, 
     started = plan(tmp_path, fields={"init_from": "some/face.safetensors"})
     with pytest.raises(UserError, match=r"init_from was '' and is 'face\.safetensors'"):
         ablation.find_states(started)
+    scored = plan(tmp_path, fields={"data.test_splits": ()})
+    with pytest.raises(UserError, match=r"test_splits was \('test',\) and is \(\)"):
+        ablation.find_states(scored)
     for run in planned.runs:
         shutil.rmtree(run.workdir)
     with pytest.raises(UserError, match="the rows of plain, seed 0 are of a config of digest"):

@@ -120,7 +120,8 @@ def test_an_interrupted_comparison_ends_with_its_run(plan):
     assert len(trainer.runs) == 1
 
 
-def test_lists_and_stress_asked_for_later_are_scored_without_training(plan):
+def test_lists_and_stress_asked_for_later_are_scored_without_training(plan, monkeypatch):
+    monkeypatch.setattr(compared_run, "digest_lists", lambda path, dataset: f"digest of {path}")
     compare.compare(plan, Trainer(plan))
     asked = plan._replace(lists="some/lists", stress=True)
     seen = []
@@ -133,6 +134,7 @@ def test_lists_and_stress_asked_for_later_are_scored_without_training(plan):
         last = found["checkpoints"]["last"]
         last["splits"] = {"pose_30": {**last["splits"]["test"], "list": {}}}
         last["stress"] = {"test": {"mean_accuracy": 0.125}}
+        found[compared_run.LISTS] = f"digest of {given['lists']}"
         for name in compared_run.EVALUATIONS:
             write_report(compared_run.evaluation_path(workdir, name), found)
         return 0
@@ -145,6 +147,8 @@ def test_lists_and_stress_asked_for_later_are_scored_without_training(plan):
     compare.compare(plan, score)  # what was scored stays in the table
     assert len(seen) == 4
     assert "pose_30" in (plan.out / "table.md").read_text()
+    compare.compare(asked._replace(lists="other/lists"), score)  # what others said is no score
+    assert seen[4:] == [["--lists=other/lists", "--stress"]] * 4
 
 
 def test_another_config_is_refused_in_the_same_folder(plan, tiny_config):
@@ -154,7 +158,10 @@ def test_another_config_is_refused_in_the_same_folder(plan, tiny_config):
     with pytest.raises(UserError, match=r"another config: model\.width was 0\.125 and is 0\.25"):
         compare.compare(plan._replace(config=changed), Trainer(plan))
     changed = tiny_config.copy_and_resolve_references()
-    changed.data.source = "elsewhere"
+    changed.init_from = "some/face.safetensors"
+    with pytest.raises(UserError, match=r"init_from was '' and is 'face\.safetensors'"):
+        compare.compare(plan._replace(config=changed), Trainer(plan))
+    changed.init_from, changed.data.source = "", "elsewhere"
     compare.compare(plan._replace(config=changed), Trainer(plan))
     assert json.loads((plan.out / "config.json").read_text())["data"]["source"] == "elsewhere"
 
@@ -181,6 +188,7 @@ def test_predictions_of_another_system_join_the_table(plan, tiny_config, tmp_pat
         ({"systems": ("dan_torch", "dan")}, "has 'dan'; expected some of dmfer_jax, dmfer_torch"),
         ({"systems": ("dmfer_jax", "dmfer_jax")}, "has 'dmfer_jax' twice"),
         ({"systems": ()}, "--systems is empty"),
+        ({"lists": "lists"}, "there are none of 'synthetic_faces'"),
         ({"predictions": {"plain_torch": Path("x.csv")}}, "is a system that is trained"),
         ({"predictions": {"other": Path("none.csv")}}, r"none\.csv: there is no such file"),
         ({"python_torch": "/no/python"}, "--python_torch=/no/python cannot train plain_torch"),

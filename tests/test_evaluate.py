@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from dmfer_jax import evaluate, run_folder
+from dmfer_jax import evaluate, run_folder, subjects
 from dmfer_jax.errors import UserError
 from dmfer_jax.labels import EXPRESSION_NAMES
 from dmfer_jax.reporting import report as reports
@@ -42,6 +43,15 @@ def workdir(tmp_path_factory: pytest.TempPathFactory, ferplus_config: ConfigDict
     return save_random_run(folder, moved, EXPRESSION_NAMES)
 
 
+def evaluate_run(
+    workdir: Path, which: str, names: Sequence[str] = (), lists: str = "", **options: Any
+) -> dict[str, Any]:
+    """The report of a checkpoint of a run."""
+    places = {name: options.pop(name) for name in ("data_dir", "source") if name in options}
+    subject = subjects.of_run(workdir, which, with_lists=bool(lists), **places)
+    return evaluate.evaluate(subject, names, lists=lists, **options)
+
+
 @pytest.fixture
 def places(ferplus_config: ConfigDict) -> dict[str, str]:
     """Where the run's records are now."""
@@ -59,7 +69,7 @@ def lists(tmp_path: Path) -> Path:
 
 
 def test_lists_are_scored_as_further_splits(workdir, lists, places):
-    report = evaluate.evaluate(workdir, "last", lists=str(lists), **places)
+    report = evaluate_run(workdir, "last", lists=str(lists), **places)
     splits = report["checkpoints"]["last"]["splits"]
     assert list(splits) == ["test", "occlusion", "pose_30"]
     # The list's two images are all that test has, so the scores are the same.
@@ -84,24 +94,38 @@ def test_lists_are_scored_as_further_splits(workdir, lists, places):
 
 
 def test_names_are_looked_for_in_the_splits_that_are_named(workdir, lists, places):
-    report = evaluate.evaluate(workdir, "last", ["test", "train"], lists=str(lists), **places)
+    report = evaluate_run(workdir, "last", ["test", "train"], lists=str(lists), **places)
     splits = report["checkpoints"]["last"]["splits"]
     assert list(splits) == ["test", "train", "occlusion", "pose_30"]
     # fer0000000 has no majority, so it is in no split under this protocol.
     assert splits["pose_30"]["list"]["missing_names"] == ["fer0000000"]
-    in_valid = evaluate.evaluate(workdir, "last", ["valid"], lists=str(lists), **places)
+    in_valid = evaluate_run(workdir, "last", ["valid"], lists=str(lists), **places)
     assert list(in_valid["checkpoints"]["last"]["splits"]) == ["valid"]
     assert list(in_valid["lists_not_scored"]) == ["occlusion", "pose_30", "pose_45"]
+
+
+def options(**given: Any) -> SimpleNamespace:
+    """The flags of the command, those given and the others as they are unless told."""
+    texts = (
+        "workdir",
+        "model",
+        "dataset",
+        "protocol",
+        "lists",
+        "predictions",
+        "data_dir",
+        "source",
+    )
+    unless_told = {**dict.fromkeys(texts, ""), "splits": [], "drop_classes": [], "stress": False}
+    processes = {"coordinator": "", "processes": None, "process": None}
+    return SimpleNamespace(**(unless_told | {"checkpoint": None, **processes} | given))
 
 
 def test_command_leaves_a_report_figures_and_a_last_line_of_json(
     workdir, lists, places, monkeypatch, capsys
 ):
     given = {"workdir": workdir, "lists": str(lists), **places}
-    absent = {"splits": [], "stress": False, "source": "", "checkpoint": "last"}
-    absent |= {"predictions": "", "coordinator": "", "processes": None, "process": None}
-    options = SimpleNamespace(**given, **absent)
-    monkeypatch.setattr(evaluate, "flags", SimpleNamespace(FLAGS=options))
+    monkeypatch.setattr(evaluate, "flags", SimpleNamespace(FLAGS=options(**given)))
     evaluate.main([])
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     splits = line["checkpoints"]["last"]["splits"]
@@ -116,7 +140,7 @@ def test_command_leaves_a_report_figures_and_a_last_line_of_json(
 
 
 def test_without_splits_or_lists_the_validation_split_is_scored(workdir, places):
-    report = evaluate.evaluate(workdir, "best", **places)
+    report = evaluate_run(workdir, "best", **places)
     assert list(report["checkpoints"]["best"]["splits"]) == ["valid"]
 
 
@@ -126,16 +150,16 @@ def test_records_of_other_classes_than_the_run_are_refused(workdir, places, tmp_
     config.data.drop_classes = ("contempt",)
     (moved / "config.json").write_text(config.to_json_best_effort())
     with pytest.raises(UserError, match=r"tells apart neutral, .*, contempt, and the classes of"):
-        evaluate.evaluate(moved, "last", ["test"], **places)
+        evaluate_run(moved, "last", ["test"], **places)
 
 
-def test_run_without_test_splits_asks_for_the_split(workdir, tmp_path):
+def test_run_without_test_splits_asks_for_the_split(workdir, places, tmp_path):
     moved = shutil.copytree(workdir, tmp_path / "run")
     config = run_folder.load_config(moved)
     config.data.train_splits, config.data.test_splits = ("train", "valid"), ()
     (moved / "config.json").write_text(config.to_json_best_effort())
     with pytest.raises(UserError, match="no test splits; name what to score with --splits"):
-        evaluate.evaluate(moved, "last")
+        evaluate_run(moved, "last", **places)
 
 
 def test_records_that_are_not_there_are_built_from_where_the_source_is_now(workdir, monkeypatch):
@@ -149,7 +173,7 @@ def test_records_that_are_not_there_are_built_from_where_the_source_is_now(workd
     moves: list[dict[str, Any]] = [{"source": "here"}, {"data_dir": "there"}, {}]
     for moved in moves:
         with pytest.raises(UserError, match="built enough"):
-            evaluate.evaluate(workdir, "last", **moved)
+            evaluate_run(workdir, "last", **moved)
     gone = str(workdir / "gone")
     assert asked == [("ferplus", "here", gone), ("ferplus", gone, "there"), ("ferplus", gone, gone)]
 
@@ -157,7 +181,7 @@ def test_records_that_are_not_there_are_built_from_where_the_source_is_now(workd
 def test_lists_that_do_not_fit_are_refused_before_anything_is_built(workdir, tmp_path):
     (tmp_path / "rafdb_occlusion_list.txt").write_text("test_0003_aligned 3 4\n")
     with pytest.raises(UserError, match="found lists of rafdb, expected those of 'ferplus'"):
-        evaluate.evaluate(workdir, "last", lists=str(tmp_path))
+        evaluate_run(workdir, "last", lists=str(tmp_path))
 
 
 def printed(report: dict) -> str:
@@ -171,7 +195,7 @@ def test_printed_report_says_what_of_the_lists_was_found(workdir, lists, places)
     names = "".join(f"0/fer00000{number:02d}.jpg\n" for number in range(10, 22))
     with (lists / "pose_30_ferplus_list.txt").open("a") as file:
         file.write(names)
-    text = printed(evaluate.evaluate(workdir, "last", lists=str(lists), **places))
+    text = printed(evaluate_run(workdir, "last", lists=str(lists), **places))
     rows = [line.split() for line in text.splitlines()]
     assert ["occlusion", "3", "2", "605", "1", "2", "0", "0"] in rows
     assert ["pose_30", "14", "14", "1,170", "0", "1", "13", "1"] in rows
@@ -188,7 +212,7 @@ def test_predictions_are_written_of_each_image_and_not_of_the_lists(
     workdir, lists, places, tmp_path
 ):
     path = tmp_path / "said.csv"
-    report = evaluate.evaluate(
+    report = evaluate_run(
         workdir, "last", ["test"], lists=str(lists), predictions=str(path), **places
     )
     names, probabilities = read_predictions(path, EXPRESSION_NAMES)
@@ -203,4 +227,4 @@ def test_predictions_are_written_of_each_image_and_not_of_the_lists(
 
 def test_predictions_of_several_splits_do_not_go_into_one_file(workdir, places):
     with pytest.raises(UserError, match=r"one file, and 2 splits are scored \(valid, test\)"):
-        evaluate.evaluate(workdir, "last", ["valid", "test"], predictions="said.csv", **places)
+        evaluate_run(workdir, "last", ["valid", "test"], predictions="said.csv", **places)

@@ -62,6 +62,14 @@ def test_calibration_is_that_of_the_report(drawn, finished):
     assert numbers["ece"] == pytest.approx(summary["ece"], abs=1e-3)
 
 
+def test_a_test_split_that_is_not_built_is_not_asked_for(finished, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"]["test_splits"] = ["private", "test_pose", "test"]
+    (workdir / "config.json").write_text(json.dumps(config))
+    assert explain("reliability", ask(tmp_path / "a.png", workdir))["numbers"]["split"] == "test"
+
+
 def test_temperature_fitted_on_the_split_itself_never_raises_its_loss(finished, tmp_path):
     asked = ask(tmp_path / "a.png", finished[0], split="valid")
     numbers = explain("reliability", asked)["numbers"]
@@ -83,6 +91,7 @@ def test_maps_are_of_right_and_wrong_faces(drawn):
     faces = drawn["gradcam"][0]["numbers"]
     right = [face["true"] == face["predicted"] for face in faces.values()]
     assert right == sorted(right, reverse=True)
+    assert 0 < sum(right) < len(right)
     assert all(0.125 <= face["probability"] <= 1 for face in faces.values())
 
 

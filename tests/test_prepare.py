@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from data_builders.common import record_builder
+from dmfer_jax import subjects
 from dmfer_jax.data import builds, protocols, records
 from dmfer_jax.errors import UserError
 from dmfer_jax.evaluate import evaluate
@@ -266,7 +267,8 @@ def test_groups_and_seven_classes_reach_the_report(rafdb, data_dir, tmp_path):
     config.data.train_splits = ("train", "valid")
     folder = prepare("rafdb", str(rafdb), str(tmp_path / "data"), allow_mismatch=True)
     assert len(records.open_records(folder, "train+valid")) == 14
-    report = evaluate(save_random_run(tmp_path / "run", config, RAFDB_NAMES), "last", ["test"])
+    workdir = save_random_run(tmp_path / "run", config, RAFDB_NAMES)
+    report = evaluate(subjects.of_run(workdir, "last"), ["test"])
     assert report["dataset"] == "rafdb/aligned"
     assert report["train_splits"] == ["train", "valid"]
     assert "test, fear: 1 images; published are 74" in report["differs"]

@@ -89,6 +89,13 @@ def test_an_ablation_has_a_line_for_each_variant_with_its_difference(tmp_path):
         (tmp_path / "grid" / "differences.csv").write_text(f"{lines[0]}\n{wrong}\n")
         with pytest.raises(UserError, match=rf"differences\.csv cannot be read \({said}"):
             record.update_page(page)
+    later = row(2, variant="cosine", accuracy="0.83", epoch="4")
+    rows.append_rows(tmp_path / "grid" / "runs.csv", [later])
+    (tmp_path / "grid" / "differences.csv").write_text("\n".join(lines) + "\n")
+    record.update_page(page)
+    table = page.read_text().splitlines()[2:]
+    assert table[0].endswith("the last epoch; percent:")
+    assert table[5].endswith(" | 3 (2 compared) |")
     (tmp_path / "grid" / "differences.csv").write_text("variant\ncosine\n")
     with pytest.raises(
         UserError, match=r"differences\.csv cannot be read \(its columns are others"
@@ -134,6 +141,21 @@ def test_rows_of_a_report_name_the_command_that_repeats_it(tmp_path):
     assert test["command"] == (
         "python -m dmfer_jax.train --config=configs/synthetic.py --config.seed=0"
     )
+
+
+def test_rows_of_another_config_are_not_taken_for_the_same_run(tmp_path):
+    report, out = read_report(ROOT / "results" / "synthetic_seed0.json"), tmp_path / "runs.csv"
+    path = tmp_path / "report.json"
+    write_report(path, report)
+    record.add_report(path, "configs/synthetic.py", "", out)
+    report["config"]["loss"]["margin"] = 0.3
+    report["seed"] = report["config"]["seed"] = 1
+    write_report(path, report)
+    before = out.read_bytes()
+    with pytest.raises(UserError, match="another config than the rows of synthetic, without a var"):
+        record.add_report(path, "configs/synthetic.py", "", out)
+    assert out.read_bytes() == before
+    record.add_report(path, "configs/synthetic.py", "margin_0.3", out)
 
 
 def test_a_row_has_what_a_later_evaluation_found_under_harm(tmp_path, finished):

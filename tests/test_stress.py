@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dmfer_jax import steps
+from dmfer_jax import steps, subjects
 from dmfer_jax.data.corruptions import CORRUPTIONS, LEVELS, corrupt
 from dmfer_jax.data.sources import Split
 from dmfer_jax.evaluate import evaluate
@@ -103,7 +103,7 @@ def test_evaluation_under_stress_compiles_once_and_reports_beside_the_splits(fin
         return made[-1]
 
     monkeypatch.setattr(steps, "make_eval_step", make_and_keep)
-    report = evaluate(finished[0], "last", ["test"], stress=True)
+    report = evaluate(subjects.of_run(finished[0], "last"), ["test"], stress=True)
     (eval_step,) = made
     assert eval_step._cache_size() == 1
 

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 torch = pytest.importorskip("torch", reason="the systems need the torch extra")
 
-from dmfer_jax import compared_run, evaluate, feeding, sharding, torch_run  # noqa: E402
+from dmfer_jax import compared_run, evaluate, feeding, sharding, subjects, torch_run  # noqa: E402
 from dmfer_jax.errors import UserError  # noqa: E402
 from dmfer_jax.pytorch.saving import TorchCheckpoints  # noqa: E402
 from dmfer_jax.pytorch.training import Trainer  # noqa: E402
@@ -132,7 +132,8 @@ def test_a_run_that_is_not_finite_stops_and_says_so(plain_config, tmp_path, monk
 
 def test_a_finished_run_is_scored_again_by_the_same_evaluation(plain):
     workdir, report = plain
-    found = evaluate.evaluate(workdir, "best", ["test"], load=torch_run.load_trained)
+    subject = subjects.of_run(workdir, "best", load=torch_run.load_trained)
+    found = evaluate.evaluate(subject, ["test"])
     scored = found["checkpoints"]["best"]
     expected = report["checkpoints"]["best"]
     assert scored["step"] == expected["step"]

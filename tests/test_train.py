@@ -23,6 +23,7 @@ from dmfer_jax import (
     sharding,
     state,
     steps,
+    subjects,
     train,
 )
 from dmfer_jax.data import builds, sources
@@ -216,7 +217,7 @@ def test_finished_run_started_again_only_reports(tiny_config, finished):
 
 def test_evaluation_of_a_checkpoint_repeats_the_report(finished):
     workdir, report = finished
-    again = evaluate.evaluate(workdir, "last", ["test_pose"])
+    again = evaluate.evaluate(subjects.of_run(workdir, "last"), ["test_pose"])
     expected = report["checkpoints"]["last"]["splits"]["test_pose"]
     assert again["checkpoints"]["last"]["splits"]["test_pose"] == expected
 
@@ -297,13 +298,13 @@ def test_batch_that_cannot_be_is_refused_before_a_run_begins(
 
 def test_evaluating_where_there_is_no_run_says_so(tmp_path):
     with pytest.raises(UserError, match="holds no run"):
-        evaluate.evaluate(tmp_path, "last", ["valid"])
+        evaluate.evaluate(subjects.of_run(tmp_path, "last"), ["valid"])
 
 
 def test_evaluating_a_split_that_is_not_there_names_those_that_are(finished):
     workdir, _ = finished
     with pytest.raises(UserError, match=r"no split 'tset'; it has .*test_pose"):
-        evaluate.evaluate(workdir, "last", ["tset"])
+        evaluate.evaluate(subjects.of_run(workdir, "last"), ["tset"])
 
 
 @pytest.mark.usefixtures("without_figures")

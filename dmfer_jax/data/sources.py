@@ -7,7 +7,7 @@ by position in the split.
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -185,6 +185,30 @@ def load_split(dataset_dir: Path, name: str, options: ConfigDict, *, train: bool
         },
         class_names=tuple(classes[column] for column in columns),
     )
+
+
+def with_classes(split: Split, class_names: Sequence[str]) -> Split:
+    """Returns a split whose labels are positions among other, perhaps more classes.
+
+    Args:
+      split: of any records.
+      class_names: each of the split's, in any order, and others.
+
+    Raises:
+      UserError: a class of the split is none of them.
+    """
+    wanted = tuple(class_names)
+    if unknown := [name for name in split.class_names if name not in wanted]:
+        raise UserError(
+            f"the records tell apart {', '.join(split.class_names)}, and the model "
+            f"{', '.join(wanted)}: it does not know {', '.join(unknown)}. Leave what it does not "
+            f"know out, with --drop_classes={','.join(unknown)}"
+        )
+    columns = [wanted.index(name) for name in split.class_names]
+    targets = np.zeros((len(split), len(wanted)), np.float32)
+    targets[:, columns] = split.targets
+    labels = np.array(columns, np.int32)[split.labels]
+    return replace(split, labels=labels, targets=targets, class_names=wanted)
 
 
 def _load_images(records: Records, decoded: Decoded, positions: np.ndarray, options: Any) -> Images:

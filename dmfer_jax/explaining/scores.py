@@ -9,6 +9,7 @@ from dmfer_jax import calibration, metrics, run_folder
 from dmfer_jax.data.sources import Split
 from dmfer_jax.explaining.subject import (
     Asked,
+    find_main_split,
     find_scores,
     open_run,
     read_log,
@@ -25,7 +26,7 @@ def draw_reliability(asked: Asked) -> dict[str, Any]:
     """
     workdir = the_one_run(asked)
     data: Any = run_folder.load_config(workdir).data
-    name = asked.split or next(iter(data.test_splits), data.valid_split)
+    name = asked.split or find_main_split(workdir, asked)
     fits = data.valid_split not in data.train_splits
     wanted = dict.fromkeys([name, data.valid_split] if fits else [name])
     subject = open_run(workdir, asked, list(wanted))

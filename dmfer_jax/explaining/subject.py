@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from dmfer_jax import run_folder, sharding
 from dmfer_jax.config import validate
 from dmfer_jax.data import sources
+from dmfer_jax.data.records import split_names
 from dmfer_jax.data.sources import Split
 from dmfer_jax.errors import UserError
 from dmfer_jax.models.dmfer import Dmfer
@@ -153,11 +154,27 @@ def open_run(workdir: Path, asked: Asked, splits: Sequence[str], name: str = "")
         than the run.
     """
     data: Any = run_folder.load_config(workdir).data
-    data_dir, source = asked.data_dir or data.data_dir, asked.source or data.source
-    folder = ensure_built(data.dataset, source, data_dir)
+    folder = _find_records(data, asked)
     loaded = [sources.load_split(folder, split, data, train=False) for split in splits]
     config, model, state, title = load_network(workdir, asked, loaded[0].class_names)
     return Subject(name, title, config, model, state, loaded)
+
+
+def _find_records(data: Any, asked: Asked) -> Path:
+    data_dir, source = asked.data_dir or data.data_dir, asked.source or data.source
+    return ensure_built(data.dataset, source, data_dir)
+
+
+def find_main_split(workdir: Path, asked: Asked) -> str:
+    """Returns the main one of the run's test splits that the records have, or that for validation.
+
+    Raises:
+      UserError: there is no run, or there are no records.
+    """
+    data: Any = run_folder.load_config(workdir).data
+    there = split_names(_find_records(data, asked))
+    tests = [name for name in data.test_splits if name in there]
+    return reports.main_split(tests or [data.valid_split])
 
 
 def split_or_valid(asked: Asked, workdir: Path) -> str:

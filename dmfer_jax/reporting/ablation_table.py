@@ -114,6 +114,28 @@ def find(
     return findings
 
 
+def keep_known(findings: Findings, baseline: str, known: Sequence[Difference]) -> Findings:
+    """Returns findings with what was found before predictions were removed.
+
+    Args:
+      findings: of the runs whose predictions are there.
+      baseline: of `read_differences`, as the next.
+      known: differences of before; those over more seeds than there are now are kept.
+    """
+    found = {(one.split, one.variant): one for one in findings.differences}
+    for one in known:
+        now = found.get((one.split, one.variant))
+        more = set(one.seeds) > set(now.seeds if now else ())
+        if more and baseline == findings.baseline and one.variant in findings.variants:
+            found[one.split, one.variant] = one
+    order = list(findings.variants)
+    kept = sorted(
+        found.values(),
+        key=lambda one: (findings.splits.index(one.split), order.index(one.variant)),
+    )
+    return findings._replace(differences=kept)
+
+
 def print_findings(findings: Findings, console: Console | None = None) -> None:
     """Prints the tables, and what a reader must know of them.
 
@@ -148,9 +170,12 @@ def write_findings(folder: Path, findings: Findings) -> None:
     lines += ["", *(f"- {note}" for note in _notes(findings)), ""]
     plain_json.write_text(folder / "table.md", "\n".join(lines))
     plain_json.write_atomically(
-        folder / "differences.csv", lambda part: _write_differences(part, findings)
+        folder / DIFFERENCES, lambda part: _write_differences(part, findings)
     )
 
+
+DIFFERENCES = "differences.csv"
+"""In the folder of an ablation, its differences."""
 
 DIFFERENCE_COLUMNS = (
     "experiment",
@@ -165,7 +190,7 @@ DIFFERENCE_COLUMNS = (
     "high",
     "confidence",  # of the interval from low to high
 )
-"""The columns of `differences.csv`."""
+"""The columns of `DIFFERENCES`."""
 
 
 def read_differences(path: Path) -> tuple[str, list[Difference]]:

@@ -4,6 +4,9 @@ A report is a plain dict:
 
     dataset, protocol, seed; train_protocol where the training labels follow another protocol
     system, flops of a system in PyTorch: its name, and the operations of one image's forward pass
+    model         of the network in a file, in place of seed and config: file, sha256, and training,
+                  what the file says of it
+    seen          the scored splits that such a network was trained on; absent where there are none
     differs       where the records are not as published, sentences; where they are not
     train_splits  splits trained on, where it is not "train" alone
     limit         examples of each split used, at the most; where it is not all
@@ -132,7 +135,7 @@ def json_line(report: Mapping[str, Any]) -> str:
     head = {key: report.get(key) for key in ("dataset", "protocol", "seed")}
     head |= {
         key: report[key]
-        for key in ("differs", "train_splits", "limit", "drop_classes", *_IN_WORDS)
+        for key in ("model", "seen", "differs", "train_splits", "limit", "drop_classes", *_IN_WORDS)
         if report.get(key)
     }
     tail = {key: report[key] for key in ("lists_not_scored",) if key in report}
@@ -218,8 +221,8 @@ def center_line(centers: Mapping[str, Any] | None) -> str:
 
 
 def _heading(report: Mapping[str, Any]) -> list[str]:
-    system = f"{report['system']} on " if "system" in report else ""
-    first = [f"{system}{report['dataset']}"]
+    system = report.get("system") or report.get("model", {}).get("file")
+    first = [f"{system} on {report['dataset']}" if system else report["dataset"]]
     if report.get("protocol"):
         first.append(f"protocol {report['protocol']}")
         if report.get("train_protocol", report["protocol"]) != report["protocol"]:
@@ -234,6 +237,8 @@ def _heading(report: Mapping[str, Any]) -> list[str]:
     if report.get("seed") is not None:
         first.append(f"seed {report['seed']}")
     lines = [", ".join(first)]
+    if seen := report.get("seen"):
+        lines.append(f"the model was trained on {' and '.join(seen)}: these are no new faces")
     if differs := report.get("differs"):
         lines.append(f"records differ from what is published: {'; '.join(differs)}")
     if train := report.get("train"):

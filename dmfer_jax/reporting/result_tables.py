@@ -116,7 +116,9 @@ def render_ablation(rows: Sequence[Row], baseline: str, differences: Sequence[Di
         cells = [_variant_cells(group, found.get(group[0]["variant"])) for group in of_split]
         first = of_split[0][0]
         images = f"{int(first['images']):,} images"
-        lines.append(f"{_scored_on(first)}, {images}, epoch {first['epoch']}, the last; percent:\n")
+        epochs = {row["epoch"] for group in of_split for row in group}
+        which = f"epoch {first['epoch']}, the last" if len(epochs) == 1 else "the last epoch"
+        lines.append(f"{_scored_on(first)}, {images}, {which}; percent:\n")
         lines += [*markdown_table(["variant", *columns, "seeds"], cells), ""]
     last = [row for group in groups for row in group]
     hours = mean_cell(numbers(last, "cpu_hours"), between="")
@@ -137,8 +139,16 @@ def _variant_cells(of_variant: Sequence[Row], difference: Difference | None) -> 
         f"`{of_variant[0]['variant']}`",
         *(mean_cell(score, between=" ± ") for score in scores),
         *(difference_cell(intervals[one]) if one in intervals else "-" for one in COMPARED),
-        seeds_cell(len(difference.seeds)) if difference else str(len(of_variant)),
+        _seeds(len(of_variant), difference),
     ]
+
+
+def _seeds(number: int, difference: Difference | None) -> str:
+    """How many seeds a variant was run with, and of how many its difference is."""
+    if difference is None:
+        return str(number)
+    compared = seeds_cell(len(difference.seeds))
+    return compared if len(difference.seeds) == number else f"{number} ({compared} compared)"
 
 
 def _group_last(rows: Sequence[Row]) -> dict[tuple[str, ...], list[Row]]:

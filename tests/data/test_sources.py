@@ -303,6 +303,18 @@ def test_images_are_the_same_singly_together_and_all_at_once(number):
     np.testing.assert_array_equal(images[1], expected[1])
 
 
+def test_labels_become_positions_among_the_classes_of_a_model(pets_dir):
+    split = load_split(pets_dir, "train", data(), train=True)
+    names = ("dog", "bird", "owl", "cat")
+    wider = sources.with_classes(split, names)
+    assert wider.class_names == names
+    said = [[one.class_names[label] for label in one.labels] for one in (split, wider)]
+    assert said[0] == said[1]
+    np.testing.assert_array_equal(wider.targets, np.eye(4)[wider.labels])
+    with pytest.raises(UserError, match=r"does not know dog\. Leave .* with --drop_classes=dog"):
+        sources.with_classes(split, ("owl", "cat"))
+
+
 def test_record_that_is_damaged_while_it_is_used_is_an_error_that_names_it(pets_dir, tmp_path):
     folder = tmp_path / "pets" / "1.0.0"
     shutil.copytree(pets_dir, folder)

@@ -67,7 +67,8 @@ def test_smallest_size_that_a_config_takes_has_a_gradient():
 
     def loss(params: Any, images: jax.Array) -> jax.Array:
         given = {"params": params, "batch_stats": variables["batch_stats"]}
-        return jnp.sum(model.apply(given, images, False)[-1] ** 2)
+        last: Any = model.apply(given, images, False)
+        return jnp.sum(last[-1] ** 2)
 
     gradient = jax.grad(loss)(variables["params"], jnp.full(image.shape, 0.3))
     assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient["stage4_block3"]["conv1"]["conv"]))
