@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from dmfer_jax.reporting import drawing
 from dmfer_jax.reporting.ablation_table import Difference, Findings
 from dmfer_jax.reporting.bootstrap import CONFIDENCE
-from dmfer_jax.reporting.cells import mean_and_deviation
+from dmfer_jax.reporting.cells import mean_cell
 from dmfer_jax.reporting.rows import numbers
 
 
@@ -72,6 +72,5 @@ def _describe_baseline(findings: Findings, split: str) -> str:
         for row in findings.rows
         if (row["variant"], row["split"], row["epoch_rule"]) == (findings.baseline, split, "last")
     ]
-    mean, deviation = mean_and_deviation(numbers(rows, "accuracy"))
-    spread = "" if deviation is None else f" ± {100 * deviation:.2f}"
-    return f"{findings.baseline} {100 * mean:.2f}{spread} %"
+    scores = [100 * value for value in numbers(rows, "accuracy")]
+    return f"{findings.baseline} {mean_cell(scores, between=' ± ')} %"
