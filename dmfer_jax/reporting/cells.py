@@ -23,11 +23,6 @@ def markdown_table(
     return [first, rule, *rest]
 
 
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
-    """Returns the mean, and the standard deviation of a sample; None of one value."""
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
 def mean_cell(values: Sequence[float], digits: int = 2, *, between: str = "±") -> str:
     """Returns the mean, and of two values or more the standard deviation of the sample, as text.
 
@@ -38,9 +33,10 @@ def mean_cell(values: Sequence[float], digits: int = 2, *, between: str = "±") 
     """
     if not values:
         return "-"
-    mean, deviation = mean_and_deviation(values)
-    spread = f"{between}{number(deviation, digits)}" if between and deviation is not None else ""
-    return number(mean, digits) + spread
+    mean = number(float(np.mean(values)), digits)
+    if not between or len(values) == 1:
+        return mean
+    return f"{mean}{between}{number(float(np.std(values, ddof=1)), digits)}"
 
 
 def seeds_cell(seeds: int) -> str:
