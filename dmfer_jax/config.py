@@ -65,6 +65,7 @@ def get_config() -> ConfigDict:
     augment.erase_area = (0.02, 0.25)  # the rectangle's share of the image
     augment.brightness = 0.2  # added, up to this share of the full range
     augment.contrast = 0.2  # contrast times 1 - contrast to 1 + contrast
+    augment.mixup = 0.0  # alpha of mixup, such as 0.2: images are laid over each other
 
     config.model = model = ConfigDict()
     model.backbone = "resnet18"  # resnet10 | resnet18 | resnet34 | resnet50 | face_resnet
@@ -181,6 +182,7 @@ _WITHIN: dict[str, tuple[float, float]] = {
     "augment.scale": (0, 0.9),
     "augment.brightness": (0, 1),
     "augment.contrast": (0, 1),
+    "augment.mixup": (0, 100),
     "model.dropout": (0, 0.95),
     "loss.label_smoothing": (0, 0.9),
     "loss.margin": (-1, 1),  # a cosine; below 0 makes sense in the island form
@@ -261,10 +263,9 @@ def split_dataset(dataset: str) -> tuple[str, str]:
     """
     name, slash, variant = dataset.partition("/")
     if name not in DATASETS or not re.fullmatch(r"[A-Za-z0-9_-]+" if slash else "", variant):
-        names = ", ".join(repr(a) for a in DATASETS)
         raise UserError(
-            f"config.data.dataset is {dataset!r}; it can be {names}, or 'name/variant' of one, "
-            "the variant of letters, digits, '_' and '-'"
+            f"config.data.dataset is {dataset!r}; it can be {', '.join(map(repr, DATASETS))}, or "
+            "'name/variant' of one, the variant of letters, digits, '_' and '-'"
         )
     return name, variant
 

@@ -113,7 +113,7 @@ def examine(
 
     @jax.jit
     def compute(before: TrainState, images: jax.Array, targets: jax.Array) -> dict[str, Any]:
-        images = steps.augment_images(config, before.step, images)
+        images, targets = steps.augment_batch(config, before.step, images, targets)
         grads, _ = jax.grad(loss_fn, has_aux=True)(before.params, before, images, targets)
         # Beside the gradient: what passes through it comes out in the order of names.
         loss, (parts, _, changed) = observed(before.params, before, images, targets)

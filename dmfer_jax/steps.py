@@ -53,7 +53,7 @@ def make_train_step(
     loss_fn = make_loss_function(config, model, class_weights)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        images, targets = augment_images(config, state.step, batch["image"]), batch["target"]
+        images, targets = augment_batch(config, state.step, batch["image"], batch["target"])
         mask = jnp.ones(targets.shape[0])
         (loss, (parts, outputs, changed)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, state, images, targets
@@ -110,9 +110,9 @@ def make_loss_function(
 ) -> LossFunction:
     """Returns the function whose gradient a step takes.
 
-    It takes parameters, the state before the step, the images of `augment_images` and their targets
-    `[n, K]`. It returns the loss [], and beside it its parts `cross_entropy` and `center_loss`, the
-    network's outputs and the collections that changed, `batch_stats` among them.
+    It takes parameters, the state before the step, and images and targets of `augment_batch`. It
+    returns the loss [], and beside it its parts `cross_entropy` and `center_loss`, the network's
+    outputs and the collections that changed, `batch_stats` among them.
 
     Args:
       config: of the experiment.
@@ -144,18 +144,28 @@ def make_loss_function(
     return loss_fn
 
 
-def augment_images(config: ConfigDict, step: jax.Array, images: jax.Array) -> jax.Array:
-    """Returns what the network sees of uint8 images `[n, h, w, c]` in a step: float32, as large.
+def augment_batch(
+    config: ConfigDict, step: jax.Array, images: jax.Array, targets: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns what the network sees of a batch in a step, and what it aims at.
 
     Args:
       config: of the experiment.
       step: int32 [], steps done before.
-      images: as they lie in the records.
+      images: uint8 `[n, h, w, c]`, as they lie in the records.
+      targets: float32 `[n, K]`.
+
+    Returns:
+      float32 images, as large, in -1 to 1; and targets like those given.
     """
     key = random_key(config.seed, "augment", step)
     augmented = augment.augment(key, augment.to_float(images), config.augment)
+    alpha: Any = config.augment.mixup
+    if alpha:
+        key = random_key(config.seed, "mixup", step)
+        augmented, targets = augment.mix(key, augmented, targets, alpha)
     # Else XLA augments once more for the gradient of the first kernel.
-    return jax.lax.optimization_barrier(augment.normalize(augmented))
+    return jax.lax.optimization_barrier(augment.normalize(augmented)), targets
 
 
 def keep_finite(policy: str, finite: jax.Array, old: TrainState, new: TrainState) -> TrainState:

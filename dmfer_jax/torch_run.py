@@ -246,12 +246,13 @@ def make_train_step(run: Run, trainer: Any) -> Callable[..., Any]:
     """
     from dmfer_jax.pytorch import systems
 
-    augment_images = jax.jit(functools.partial(steps.augment_images, run.config))
+    augment_batch = jax.jit(functools.partial(steps.augment_batch, run.config))
 
     def step(train_state: TorchState, batch: loop.Batch) -> tuple[TorchState, dict[str, Any]]:
         with jax.transfer_guard("allow"):
-            images = jax.device_get(augment_images(np.int32(trainer.steps), batch["image"]))
-            targets = jax.device_get(batch["target"])
+            done = np.int32(trainer.steps)
+            augmented = augment_batch(done, batch["image"], batch["target"])
+            images, targets = jax.device_get(augmented)
         return train_state, systems.train_on(trainer, images, targets)
 
     return step

@@ -53,6 +53,7 @@ WRONG = {
     "augment.erase_area": [(0.0, 0.2), (0.3, 0.2), (0.1, 1.0), (0.1,), (0.1, 0.2, 0.3), ("a", "b")],
     "augment.brightness": [-0.1, 1.1],
     "augment.contrast": [-0.1, 1.1],
+    "augment.mixup": [-0.1, float("nan")],
     "model.backbone": ["resnet101"],
     "model.stem": ["large"],
     "model.stem_stride": [0, 4],

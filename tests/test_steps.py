@@ -1,6 +1,8 @@
 """The training and the evaluation step."""
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +71,26 @@ def test_steps_learn_a_batch_by_heart_in_one_trace_and_reuse_the_state(smallest_
         before, after = jax.device_get((getattr(first, part), getattr(train_state, part)))
         moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before, after)
         assert max(jax.tree.leaves(moved)) > 1e-3, part
+
+
+def test_mixed_images_and_targets_belong_together_and_depend_on_the_step(smallest_config):
+    for name in ("flip", "rotation", "shift", "scale", "erase", "brightness", "contrast"):
+        smallest_config.augment[name] = 0.0
+    batch = batch_of(smallest_config, 8)
+    batch["target"] = np.eye(8, dtype=np.float32)
+
+    def augmented(step: int, mixup: float) -> Any:
+        smallest_config.augment.mixup = mixup
+        made = jax.jit(functools.partial(steps.augment_batch, smallest_config))
+        return jax.device_get(made(np.int32(step), batch["image"], batch["target"]))
+
+    plain, _ = augmented(3, 0.0)
+    images, targets = augmented(3, 1.0)
+    assert len(np.unique(np.diagonal(targets))) == 8
+    expected = np.tensordot(targets, plain, axes=1)  # a target names the images that are in it
+    np.testing.assert_allclose(images, expected, atol=1e-5)
+    np.testing.assert_array_equal(augmented(3, 1.0)[1], targets)
+    assert (augmented(4, 1.0)[1] != targets).any()
 
 
 def test_balanced_weights_make_up_for_the_numbers_of_examples():

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 
 def augment(key: Array, images: Array, options: ConfigDict) -> Array:
-    """Applies every augmentation whose strength is not 0.
+    """Applies every augmentation of single images whose strength is not 0.
 
     Args:
       key: a random key.
@@ -127,6 +127,31 @@ def erase(key: Array, images: Array, probability: float, area: tuple[float, floa
     chosen = jax.random.bernoulli(keys[4], probability, (n, 1, 1))
     noise = jax.random.uniform(keys[5], images.shape, images.dtype)
     return jnp.where((inside & chosen)[..., None], noise, images)
+
+
+def mix(key: Array, images: Array, targets: Array, alpha: float) -> tuple[Array, Array]:
+    """Mixup (Zhang et al., 2018): lays another image of the batch over each, and its target, too.
+
+    The other is the one before it in the batch, whose order is random. An image keeps at least half
+    of itself, which is the same mixture seen from the other side.
+
+    Args:
+      key: a random key.
+      images: `[n, h, w, c]`.
+      targets: `[n, K]`.
+      alpha: shares are drawn from Beta(alpha, alpha); the smaller, the less is mixed.
+
+    Returns:
+      Images and targets like those given.
+    """
+    share = jax.random.beta(key, alpha, alpha, (images.shape[0],), images.dtype)
+    share = jnp.maximum(share, 1.0 - share)
+
+    def laid_over(values: Array) -> Array:
+        own = share.reshape(-1, *[1] * (values.ndim - 1))
+        return own * values + (1.0 - own) * jnp.roll(values, 1, axis=0)
+
+    return laid_over(images), laid_over(targets)
 
 
 def _bilinear(images: Array, y: Array, x: Array) -> Array:

@@ -17,6 +17,8 @@ from ml_collections import ConfigDict
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dmfer_jax.errors import UserError
+
 
 class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
     """Images in memory, each augmented anew whenever it is asked for.
@@ -56,7 +58,15 @@ def make_loader(
 
     Returns:
       What yields images `[b, c, h, w]`, float32 in -1 to 1, and targets `[b, K]`.
+
+    Raises:
+      UserError: mixup is asked for, which is of batches.
     """
+    mixup: Any = options.mixup
+    if mixup:
+        raise UserError(
+            f"config.augment.mixup is {mixup}; these batches are without it: set it to 0"
+        )
     return DataLoader(
         AugmentedImages(images, targets, options),
         batch_size,

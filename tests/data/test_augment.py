@@ -29,6 +29,7 @@ _warp = jax.jit(augment.warp)
 _erase = jax.jit(augment.erase)
 _change_brightness = jax.jit(augment.change_brightness)
 _change_contrast = jax.jit(augment.change_contrast)
+_mix = jax.jit(augment.mix)
 
 
 def warp(images: np.ndarray, **strengths: float) -> np.ndarray:
@@ -47,7 +48,8 @@ def noise(channels: int = 1) -> np.ndarray:
 
 
 def test_every_strength_of_the_config_is_known_here():
-    assert OFF.keys() == get_config().to_dict()["augment"].keys()
+    mixes = {"mixup"}  # which is of batches, with their targets
+    assert OFF.keys() | mixes == get_config().to_dict()["augment"].keys()
 
 
 def program(**strengths: float) -> Any:
@@ -226,6 +228,24 @@ def test_erasing_reaches_the_first_row_and_column_as_often_as_the_last():
 
 def test_erasing_of_one_half_spares_about_half_of_the_images():
     assert 6 <= erase(0.5).any(axis=(1, 2, 3)).sum() <= 26
+
+
+@pytest.mark.parametrize(("alpha", "low", "high"), [(0.1, 0.93, 1.0), (1.0, 0.7, 0.8)])
+def test_mixup_lays_the_image_before_over_each_and_its_target_as_much(alpha, low, high):
+    images = np.random.default_rng(0).random((N, 3, 3, 1), np.float32)
+    targets = np.eye(N, dtype=np.float32)
+    mixed, aims = map(np.asarray, _mix(jax.random.key(0), images, targets, alpha))
+    share = np.diagonal(aims)
+    assert share.min() >= 0.5
+    assert low < share.mean() < high  # of Beta(1, 1) the larger share is 3/4 in the mean
+    assert len(np.unique(share)) > 1
+    before = np.arange(N) - 1
+    expected = np.zeros((N, N))
+    expected[np.arange(N), np.arange(N)] = share
+    expected[np.arange(N), before] = 1 - share
+    np.testing.assert_allclose(aims, expected, atol=1e-6)
+    own = share[:, None, None, None]
+    np.testing.assert_allclose(mixed, own * images + (1 - own) * images[before], atol=1e-6)
 
 
 def test_bytes_become_zero_to_one_and_the_network_takes_minus_one_to_one():
