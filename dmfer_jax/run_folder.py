@@ -66,9 +66,9 @@ def find_unlike(old: ConfigDict | dict[str, Any], config: ConfigDict) -> list[st
     As `find_differences`, and whether they begin with files of the same name and are scored on the
     same test splits.
     """
-    plain = complete(old)
-    names = [Path(str(one.get("init_from", ""))).name for one in (plain, config)]
-    tests = [tuple(one.data.test_splits) for one in (plain, config)]
+    both: list[Any] = [complete(old), config]
+    names = [Path(one.init_from).name for one in both]
+    tests = [tuple(one.data.test_splits) for one in both]
     return [
         *find_differences(old, config),
         *[f"init_from was {names[0]!r} and is {names[1]!r}"] * (names[0] != names[1]),
