@@ -209,7 +209,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", "", "Folder of the run.")
     flags.DEFINE_string("model", "", "Or: a file that export wrote, or a model of the package.")
     flags.DEFINE_string("dataset", "", "With --model: what to score it on, NAME or NAME/VARIANT.")
-    flags.DEFINE_string("protocol", "", "With --model: of FERPlus's labels; majority unless told.")
+    flags.DEFINE_string("protocol", "", "With --model: of FERPlus's labels; its own, or majority.")
     flags.DEFINE_list("drop_classes", [], "With --model: classes whose images are left out.")
     flags.DEFINE_enum("checkpoint", None, ("last", "best"), "Last epoch, or best on validation.")
     flags.DEFINE_list(
