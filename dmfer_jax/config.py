@@ -230,9 +230,6 @@ def validate(config: ConfigDict) -> None:
         )
     if config.data.vote_power != 1 and config.data.train_protocol != "votes":
         raise UserError("config.data.vote_power is for config.data.train_protocol=votes alone")
-    size: Any = config.data.image_size
-    if config.model.backbone == "face_resnet" and size < 55:  # its last stage would have no pixel
-        raise UserError(f"config.data.image_size is {size}; face_resnet needs 55 at least")
     _validate_splits(config.data)
     _validate_combinations(config.model, config.loss)
     if config.data.sampling != "natural" and config.loss.class_weights != "none":

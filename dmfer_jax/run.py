@@ -19,7 +19,7 @@ from dmfer_jax.data.sources import Split
 from dmfer_jax.describe import describe_run
 from dmfer_jax.errors import UserError
 from dmfer_jax.feeding import Feed
-from dmfer_jax.models import summary
+from dmfer_jax.models import face_resnet, summary
 from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.optimizer import make_optimizer, make_schedule
 from dmfer_jax.reporting import console
@@ -56,6 +56,19 @@ class Run(NamedTuple):
         return self.epoch_ends[-1]
 
 
+def check_image_size(config: ConfigDict) -> None:
+    """Refuses images that are too small for the backbone to learn from.
+
+    Raises:
+      UserError: naming the size that it needs.
+    """
+    size: Any = config.data.image_size
+    if config.model.backbone == "face_resnet" and size < face_resnet.SMALLEST:
+        raise UserError(
+            f"config.data.image_size is {size}; face_resnet needs {face_resnet.SMALLEST} at least"
+        )
+
+
 def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
     """Reads the data and makes what the run consists of.
 
@@ -67,6 +80,7 @@ def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
     Raises:
       UserError: config, data or workdir cannot be used.
     """
+    check_image_size(config)
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.train.batch_size, "train.batch_size", mesh)
     sharding.check_batch_size(config.train.eval_batch_size, "train.eval_batch_size", mesh)

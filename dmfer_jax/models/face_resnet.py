@@ -18,6 +18,9 @@ from dmfer_jax.models.resnet import ConvNorm, run_stages
 BLOCKS = (3, 4, 3, 3)
 """Blocks in each stage."""
 
+SMALLEST = 55
+"""Height and width, in pixels, from which on the last stage begins with a pixel, and can learn."""
+
 
 class FaceBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut: `[n, h, w, _] -> [n, h, w, c]`.

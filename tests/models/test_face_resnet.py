@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dmfer_jax import config as configs
+from dmfer_jax import run
 from dmfer_jax.errors import UserError
 from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.models.face_resnet import FaceResNet
@@ -54,13 +55,13 @@ def test_both_scales_lie_on_one_grid_whichever_way_halves_are_rounded(size):
 
 
 @pytest.mark.usefixtures("convolve_as_users_do")
-def test_smallest_size_that_a_config_takes_has_a_gradient():
+def test_smallest_size_that_a_run_takes_has_a_gradient(tmp_path):
     config = configs.get_config()
     config.model.backbone, config.data.image_size = "face_resnet", 55
-    configs.validate(config)
+    run.check_image_size(config)
     config.data.image_size = 54
     with pytest.raises(UserError, match="image_size is 54; face_resnet needs 55"):
-        configs.validate(config)
+        run.start_run(config, tmp_path, tmp_path)
     model = FaceResNet(width=0.25)
     image = jax.ShapeDtypeStruct((1, 55, 55, 1), jnp.float32)
     variables = draw_variables(model, image, train=False)
