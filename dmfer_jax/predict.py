@@ -146,7 +146,11 @@ def predict_video(
                 photo = Photo([one.face for one in followed], width, height, "", "")
                 record = make_record(name, photo, seconds, [one.track for one in followed])
                 if video:
-                    video.write(face_drawing.draw_faces(rgb, record["faces"]), rate)
+                    try:
+                        video.write(face_drawing.draw_faces(rgb, record["faces"]), rate)
+                    except UserError as error:  # its rows can be had all the same
+                        output.counts.undrawn.append(str(error))
+                        video = None
                 output.write(record)
                 output.counts.add(photo)
     except UserError as error:
@@ -195,7 +199,7 @@ def main(argv: Sequence[str]) -> None:
     videos = [*listed.videos, *([] if options.camera is None else [options.camera])]
     for reason in listed.unreadable:
         print(f"error: {command.printable(reason)}", file=sys.stderr)
-    drawn = Drawn(Path(options.draw), listed.photos + listed.videos) if options.draw else None
+    drawn = Drawn(Path(options.draw), listed.photos, listed.videos) if options.draw else None
     batch = 64 if len(listed.photos) >= _MANY else 1
     # One program to compile, but for frames: they come one by one, and have few faces.
     buckets = (1, batch) if videos else (batch,)

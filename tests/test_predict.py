@@ -228,11 +228,19 @@ def test_video_is_followed_frame_by_frame(run, video, tmp_path):
     assert drawn[0].rgb.shape == (224, 320, 3)
 
 
-def test_drawn_video_that_cannot_be_written_is_told_in_its_row(run, video, tmp_path):
-    (tmp_path / "drawn").write_text("no folder")
-    status, printed, _ = run(video, draw=str(tmp_path / "drawn"), format="json")
+def test_video_that_cannot_be_drawn_has_its_rows_all_the_same(run, video, tmp_path):
+    (tmp_path / "drawn").write_text("a file where the folder should be")
+    status, printed, told = run(video, draw=str(tmp_path / "drawn"), format="json")
     assert status == 1
-    assert "face.avi.mp4 cannot be written" in json.loads(printed)["error"]
+    assert "could not be drawn: 1, such as" in told
+    assert [len(json.loads(line)["faces"]) for line in printed.splitlines()] == [1] * 10
+
+
+def test_originals_that_would_be_drawn_as_one_are_told_before_anything_is(run, folder, tmp_path):
+    Image.new("RGB", (40, 30)).save(folder / "none.gif.jpg")
+    with pytest.raises(UserError, match=r"none\.gif and .*none\.gif\.jpg would both be drawn as"):
+        run(folder, draw=str(tmp_path / "drawn"))
+    assert not (tmp_path / "drawn").exists()
 
 
 @pytest.mark.parametrize("source", ["file", "camera"])

@@ -55,21 +55,29 @@ class DrawnFiles:
 
     Args:
       folder: made when the first one is written.
-      originals: of all.
+      photos: the originals.
+      videos: and those that move.
 
     Raises:
-      UserError: a drawn photo would take the place of an original.
+      UserError: a drawn photo would take the place of an original, or of another drawn one.
     """
 
-    def __init__(self, folder: Path, originals: Sequence[Path]) -> None:
+    def __init__(self, folder: Path, photos: Sequence[Path], videos: Sequence[Path]) -> None:
         self._folder = Path(os.path.abspath(folder))
+        originals, moving = [*photos, *videos], set(videos)
         parents = {os.path.dirname(os.path.abspath(path)) for path in originals}
         self._above = os.path.commonpath(parents) if parents else ""
         known = {_identity(path) for path in originals} - {None}
+        taken: dict[Path, Path] = {}
         for path in originals:
-            if known & {_identity(self.place(path, suffix)) for suffix in (".jpg", ".mp4")}:
+            place = self.place(path, ".mp4" if path in moving else ".jpg")
+            if _identity(place) in known:
                 raise UserError(
                     f"--draw={folder} would write over {path}; give a folder of its own"
+                )
+            if taken.setdefault(place, path) != path:
+                raise UserError(
+                    f"{taken[place]} and {path} would both be drawn as {place}; rename one of them"
                 )
 
     def open_video(self, source: Path | int) -> "DrawnVideo":
