@@ -111,8 +111,9 @@ def make_loss_function(
     """Returns the function whose gradient a step takes.
 
     It takes parameters, the state before the step, and images and targets of `augment_batch`. It
-    returns the loss [], and beside it its parts `cross_entropy` and `center_loss`, the network's
-    outputs and the collections that changed, `batch_stats` among them.
+    returns the loss [], and beside it its parts `cross_entropy` (of a margin head with the margin)
+    and `center_loss`, the network's outputs and the collections that changed, `batch_stats` among
+    them.
 
     Args:
       config: of the experiment.

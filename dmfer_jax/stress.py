@@ -12,8 +12,9 @@ import numpy as np
 from rich import progress
 from rich.console import Console
 
-from dmfer_jax.data.corruptions import CORRUPTIONS, LEVELS, CorruptedImages
+from dmfer_jax.data.corruptions import CORRUPTIONS, LEVELS, SMALLEST, CorruptedImages
 from dmfer_jax.data.sources import Split
+from dmfer_jax.errors import UserError
 from dmfer_jax.reporting.console import percent
 
 ACCURACIES = ("accuracy", "mean_class_accuracy")
@@ -37,7 +38,16 @@ def score_stress(
       unit, values, accuracy, mean_class_accuracy}}, the last three lists of five, mildest first;
       `mean_accuracy` and `mean_class_accuracy`, means over all kinds and levels; `relative`, the
       mean accuracy as a share of the clean one (None where that is 0).
+
+    Raises:
+      UserError: the images are too small for the levels to be what they say.
     """
+    side = min(split.images[:1].shape[1:3])
+    if side < SMALLEST:
+        raise UserError(
+            f"images of {side} pixels cannot be scored under harm: its levels need {SMALLEST} "
+            "pixels, height and width, at least"
+        )
     console = console or Console(highlight=False)
     with _bar(console) as bar:
         task = bar.add_task(f"stress on {split.name}", total=1 + LEVELS * len(CORRUPTIONS))

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from rich.console import Console
 from dmfer_jax import steps, subjects
 from dmfer_jax.data.corruptions import CORRUPTIONS, LEVELS, corrupt
 from dmfer_jax.data.sources import Split
+from dmfer_jax.errors import UserError
 from dmfer_jax.evaluate import evaluate
 from dmfer_jax.reporting.report import json_line
 from dmfer_jax.stress import score_stress
@@ -73,6 +75,13 @@ def test_result_holds_the_scores_by_kind_and_their_means():
     assert found["mean_accuracy"] == pytest.approx(0.028)
     assert found["mean_class_accuracy"] == pytest.approx(0.014)
     assert found["relative"] == pytest.approx(0.028 / 0.8)
+
+
+def test_images_too_small_for_the_levels_are_refused():
+    split = make_split()
+    small = replace(split, images=np.asarray(split.images)[:, :31])
+    with pytest.raises(UserError, match="images of 31 pixels"):
+        score_stress(numbered_scores([]), small, quiet())
 
 
 def test_network_that_is_never_right_has_no_relative_score():

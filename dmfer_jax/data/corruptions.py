@@ -37,6 +37,9 @@ GRAIN = 0.01
 JPEG_SIDE = 112
 """Pixels along the side when a crop is stored as JPEG: its 8-pixel blocks are 1/14 of any crop."""
 
+SMALLEST = 32
+"""Height and width, in pixels, from which on each level harms as much as it says."""
+
 Apply = Callable[[np.ndarray, float, np.random.RandomState], np.ndarray]
 
 
@@ -65,7 +68,7 @@ def corrupt(image: np.ndarray, kind: str, level: int, row: int) -> np.ndarray:
     and Pillow). A grey image of three equal channels stays grey, and equals that of one channel.
 
     Args:
-      image: uint8 `[h, w, c]`, c 1 or 3, h and w at least 32.
+      image: uint8 `[h, w, c]`, c 1 or 3, h and w at least `SMALLEST`.
       kind: one of `CORRUPTIONS`.
       level: 1 (mildest) to 5.
       row: of the image in its source.

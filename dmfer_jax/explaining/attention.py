@@ -39,14 +39,15 @@ def attention_weights(model: Dmfer, variables: Any, images: Array) -> Array:
     """Returns softmax(tau q k^T) `[n, heads, d, d]` of faces, d channels a head; rows sum to 1.
 
     Pure and jittable. Row i says how channel i of the head is made of the values of the head's
-    channels. In float32, whatever the network computes in.
+    channels. In float32, whatever the network computes in. Of a network that averages over the
+    mirror image, they are of the image as it is.
 
     Args:
       model: with channel attention.
       variables: of the network, as `TrainState.eval_variables` gives them.
       images: uint8 `[n, h, w, c]`.
     """
-    model = model.clone(dtype=jnp.float32)
+    model = model.clone(dtype=jnp.float32, flip_average=False)
     _, read = model.apply(
         variables, normalize(images), capture_intermediates=_is_projection, mutable="intermediates"
     )

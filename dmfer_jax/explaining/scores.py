@@ -102,7 +102,9 @@ def _log_probabilities(probabilities: np.ndarray) -> np.ndarray:
 
 def _summarize(logits: np.ndarray, split: Split, temperature: float) -> dict[str, Any]:
     probabilities = calibration.scale_probabilities(logits, temperature)
-    losses = -np.log(probabilities[np.arange(len(split)), split.labels])
+    # Of the logits: the logarithm of a probability that rounds to 0 is none.
+    scaled = logits / temperature
+    losses = np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(split)), split.labels]
     counted = metrics.from_batch(
         jnp.asarray(probabilities, jnp.float32),
         jnp.asarray(split.labels),

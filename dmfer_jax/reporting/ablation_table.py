@@ -302,11 +302,11 @@ def _notes(findings: Findings) -> list[str]:
         notes.append(
             f"[low, high]: {percent} bootstrap interval over images and seeds, paired by both"
         )
-        number = len(compared)
+        number = len(compared) * len(COMPARED)
         notes.append(
-            f"{number} comparison{'s' * (number > 1)} with {findings.baseline} on each split: of "
-            f"{percent} intervals, one in {1 / (1 - CONFIDENCE):.0f} leaves out 0 where nothing "
-            "differs"
+            f"{number} intervals on each split, each meant to leave out 0 once in "
+            f"{1 / (1 - CONFIDENCE):.0f} times where nothing differs; where seeds differ far more "
+            "than images make them, it is only about their range"
         )
     if any(len(one.seeds) == 1 for one in findings.differences):
         notes.append(ONE_SEED)

@@ -32,11 +32,10 @@ def test_weights_times_values_are_what_the_attention_adds():
     np.testing.assert_allclose(x + mixed, output, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("depthwise", [False, True])
-def test_weights_of_a_network_are_read_behind_its_last_projection(depthwise, monkeypatch):
-    model = Dmfer(
-        3, stem="small", width=0.125, embedding=3, heads=2, depthwise=depthwise, dtype=jnp.bfloat16
-    )
+@pytest.mark.parametrize("options", [{}, {"depthwise": True}, {"flip_average": True}])
+def test_weights_of_a_network_are_read_behind_its_last_projection(options, monkeypatch):
+    sizes: dict[str, Any] = {"stem": "small", "width": 0.125, "embedding": 3, "heads": 2}
+    model = Dmfer(3, dtype=jnp.bfloat16, **sizes, **options)
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 1), dtype=np.uint8)
     shape = jax.ShapeDtypeStruct((1, 16, 16, 1), jnp.float32)
     given: list[Any] = []

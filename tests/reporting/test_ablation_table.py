@@ -86,7 +86,7 @@ def test_reader_is_told_what_the_numbers_are_worth(findings):
     text = " ".join(printed(findings).split())
     assert "valid, best on valid, percent: the split that chose it, so too high" in text
     assert "test, best on valid, percent variant" in text
-    assert "2 comparisons with plain on each split: of 95 % intervals, one in 20" in text
+    assert "4 intervals on each split, each meant to leave out 0 once in 20 times" in text
     assert "marked *: one seed, so the interval is over images alone" in text
     assert "squeeze_and_excitation 1* +0.00 [+0.00, +0.00]" in text
     assert "no finished run yet" not in text
