@@ -4,7 +4,7 @@
 
 Trains on the FER+ vote distributions and is scored by the majority protocol, as most papers are.
 The recipe follows those published for FER networks of this size, without their face weights. It
-has not been run to the end yet, so no accuracy is printed here.
+has not been run yet, so no accuracy is printed here.
 """
 
 from ml_collections import ConfigDict

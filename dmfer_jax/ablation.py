@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from dmfer_jax import grids, reproduce, run_folder
+from dmfer_jax import grids, reproduce, run_folder, run_lock
 from dmfer_jax.errors import UserError
 from dmfer_jax.interruption import STOPS, Interruption
 from dmfer_jax.reporting import rows
@@ -185,7 +185,7 @@ def run_all(
       The names of the runs that failed.
 
     Raises:
-      UserError: the folder holds something else.
+      UserError: the folder holds something else, or another process works on one of its runs.
       SystemExit: interrupted; what was done is saved.
     """
     states, failed = find_states(ablation), list[str]()
@@ -195,6 +195,7 @@ def run_all(
             if interruption.signal:
                 _stop(ablation, left[number - 1 :], interruption)
             if states[run.name] != "trained":
+                run_lock.check_free(run.workdir, "--out")  # as a killed ablation's training does
                 print(f"\nrun {number} of {len(left)}: {run.name}", flush=True)
                 command = [
                     *(sys.executable, "-m", "dmfer_jax.train", f"--config={ablation.config_path}"),
@@ -202,7 +203,7 @@ def run_all(
                     f"--workdir={run.workdir}",
                 ]
                 status = train(command, interruption)
-                if interruption.signal or status in _INTERRUPTED:
+                if interruption.signal or status in INTERRUPTED:
                     _stop(ablation, left[number - 1 :], interruption)
                 if status:
                     print(f"run {number} of {len(left)}: {run.name}: failed with status {status}")
@@ -233,7 +234,7 @@ def train_apart(command: list[str], interruption: Interruption) -> int:
         return process.returncode
 
 
-_INTERRUPTED = (*(128 + number for number in STOPS), *(-number for number in STOPS))
+INTERRUPTED = (*(128 + number for number in STOPS), *(-number for number in STOPS))
 """Exit statuses of a training that was asked to stop."""
 
 

@@ -26,7 +26,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from dmfer_jax import command, compare_results, run_folder, run_lock
-from dmfer_jax.ablation import train_apart
+from dmfer_jax.ablation import INTERRUPTED, train_apart
 from dmfer_jax.compare_plan import Plan, check
 from dmfer_jax.compared_run import SYSTEMS
 from dmfer_jax.errors import UserError
@@ -45,7 +45,7 @@ def compare(plan: Plan, train: Callable[[list[str], Interruption], int] = train_
       train: runs a command and returns its exit status: `ablation.train_apart`, but for tests.
 
     Raises:
-      UserError: something cannot be used, or some runs failed.
+      UserError: something cannot be used, another process works on a run, or some runs failed.
       SystemExit: interrupted; what was done is saved.
     """
     check(plan)
@@ -57,16 +57,18 @@ def compare(plan: Plan, train: Callable[[list[str], Interruption], int] = train_
             for system, seed in plan.runs:
                 if plan.is_done(system, seed):
                     continue
+                run_lock.check_free(plan.run_dir(system, seed), "--out")
                 print(f"\n{system}, seed {seed}", flush=True)
                 status = train(plan.command(system, seed), interruption)
-                if interruption.signal:
+                if interruption.signal or status in INTERRUPTED:
                     print("\nInterrupted. The same command goes on with this run.")
                     raise SystemExit(interruption.exit_status)
                 if status:
                     print(f"{system}, seed {seed}: failed with status {status}")
                     failed.append(f"{system}, seed {seed}")
-        if found := compare_results.find(plan):
-            comparison.write_comparison(plan.out, found)
+                else:
+                    _write_table(plan)
+        if found := _write_table(plan):
             comparison.print_comparison(found)
             print(f"Table: {plan.out / 'table.md'}   Rows: {plan.out / 'compare.csv'}")
     if failed:
@@ -76,18 +78,25 @@ def compare(plan: Plan, train: Callable[[list[str], Interruption], int] = train_
         )
 
 
+def _write_table(plan: Plan) -> comparison.Comparison | None:
+    """Writes the table of what is done, and returns what it is of."""
+    if found := compare_results.find(plan):
+        comparison.write_comparison(plan.out, found)
+    return found
+
+
 def _save_config(plan: Plan) -> None:
     """Keeps the config for the runs; data may have moved since."""
     path = plan.out / "config.json"
     if path.is_file():
         before = run_folder.load_config(plan.out)
+        before.seed = plan.config.seed  # seeds that are added later belong to it, too
         if differences := run_folder.find_unlike(before, plan.config):
             raise UserError(
                 f"{plan.out} holds a comparison of another config: {'; '.join(differences)}. Give "
                 "another --out, or set these back to go on with it."
             )
-        path.unlink()
-    run_folder.save_config(plan.out, plan.config)
+    run_folder.write_config(plan.out, plan.config)
 
 
 def _read_named_paths(texts: Sequence[str]) -> dict[str, Path]:

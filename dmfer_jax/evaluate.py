@@ -231,6 +231,8 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "data_dir", "", "Where built records are, if not where the run had them, or as usual."
     )
-    flags.DEFINE_string("source", "", "File or folder as downloaded, if not where the run had it.")
+    flags.DEFINE_string(
+        "source", "", "Files as downloaded; read only where no records are built yet."
+    )
     distributed.define_flags()
     command.run(main)

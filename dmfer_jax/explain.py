@@ -96,5 +96,7 @@ if __name__ == "__main__":
         "limit", 0, "Images at the most; if not given, 1,000 or 6 faces.", lower_bound=0
     )
     flags.DEFINE_string("data_dir", "", "Where built records are, if not where the run had them.")
-    flags.DEFINE_string("source", "", "File or folder as downloaded, if not where the run had it.")
+    flags.DEFINE_string(
+        "source", "", "Files as downloaded; read only where no records are built yet."
+    )
     command.run(main)

@@ -21,7 +21,7 @@ from dmfer_jax.state import TrainState, with_variables
 from dmfer_jax.weights.manifest import list_files
 from dmfer_jax.weights.matching import Match, match
 from dmfer_jax.weights.packaged import packaged_weights
-from dmfer_jax.weights.portable import find_labels
+from dmfer_jax.weights.portable import find_manifest
 from dmfer_jax.weights.pytorch import from_state_dict, to_state_dict
 from dmfer_jax.weights.reading import read_weights
 
@@ -78,7 +78,7 @@ def read_initial_weights(
         return None
     path = _path(fields.init_from)
     try:
-        found = _match_file(path, config, like, class_names)
+        found, trained_on = _match_file(path, config, like, class_names)
     except UserError:
         # No run has begun. Its config would refuse the one in which the fault is mended.
         (workdir / "config.json").unlink(missing_ok=True)
@@ -91,6 +91,7 @@ def read_initial_weights(
         "not_used": list(found.unused),
         "random": list(found.random),
         "notes": list(found.notes),
+        "trained_on": trained_on,
     }
     if jax.process_index() == 0:
         print(f"weights from {path.name}, SHA-256 {record['sha256']}:")
@@ -115,19 +116,30 @@ def _path(init_from: str) -> Path:
 
 def _match_file(
     path: Path, config: ConfigDict, like: TrainState, class_names: Sequence[str]
-) -> Match:
+) -> tuple[Match, list[str]]:
+    """Returns what a file has, and the splits of the run's own dataset that it was trained on."""
     fields: Any = config
-    tensors, labels = read_weights(path), find_labels(path)
-    same = labels in (None, tuple(class_names))
+    tensors, manifest = read_weights(path), find_manifest(path)
+    same = manifest is None or manifest.labels == tuple(class_names)
     options = fields.model.backbone, fields.init_normalization
     try:
         found = match(tensors, _shapes(like), *options, same_classes=same)
     except UserError as error:
         raise UserError(f"config.init_from={path}: {error}") from error
-    if labels is None or same:
-        return found
-    note = f"its classes are others, or in another order: {', '.join(labels)}"
-    return found._replace(notes=(*found.notes, note))
+    if manifest is None:
+        return found, []
+    notes, trained_on = [*found.notes], []
+    if not same:
+        notes.append(f"its classes are others, or in another order: {', '.join(manifest.labels)}")
+    splits = manifest.training.get("train_splits")
+    if manifest.training.get("dataset") == fields.data.dataset and isinstance(splits, list):
+        trained_on = [str(name) for name in splits]
+    if known := {fields.data.valid_split, *fields.data.test_splits} & {*trained_on}:
+        notes.append(
+            f"it was trained on {' and '.join(sorted(known))} of {fields.data.dataset}: scores on "
+            "these images will be too high, and choose no epoch"
+        )
+    return found._replace(notes=tuple(notes)), trained_on
 
 
 def _shapes(like: TrainState) -> dict[str, tuple[int, ...]]:

@@ -3,7 +3,7 @@
 import json
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any, NoReturn
 
@@ -31,6 +31,7 @@ def train_steps(
     compiled_step: Callable[[], steps.TrainStep],
     eval_step: steps.EvalStep,
     began: float,
+    clocks: Mapping[str, float],
     stop: Callable[..., NoReturn] = nonfinite.stop,
 ) -> tuple[TrainState, dict[str, Any]]:
     """Trains to the last step, in one order: batch, step, log, evaluate, save.
@@ -46,6 +47,7 @@ def train_steps(
       compiled_step: waits for the compiled step.
       eval_step: of `steps.make_eval_step`.
       began: when the command was given, by `time.monotonic`.
+      clocks: of `read_clocks`, from when on the run's time counts.
       stop: what ends the run at a step whose loss or gradient is not finite.
 
     Returns:
@@ -57,7 +59,7 @@ def train_steps(
     """
     options, start = run.config.train, int(train_state.step)
     batches, progress = read_batches(run, start), make_progress(run, start)
-    count_time = go_on_counting(note)
+    count_time = go_on_counting(note, clocks)
     guard = jax.transfer_guard("disallow")
     rates, skipped = list_learning_rates(run), int(train_state.skipped)
     opened = writers.RunLog(run.workdir, start, writes=distributed.is_main())
@@ -75,6 +77,7 @@ def train_steps(
                 if step == start + 1:
                     jax.block_until_ready(scalars)
                     progress.print(f"first step after {time.monotonic() - began:.1f} s")
+                    progress.leave_out(step)
                     compiling.give_back_memory()
             step_log.add(scalars)
             checkpoints.raise_failed()
@@ -129,18 +132,30 @@ def describe(run: Run) -> dict[str, Any]:
     }
 
 
-def go_on_counting(note: dict[str, Any]) -> Callable[[], dict[str, float]]:
+def go_on_counting(
+    note: Mapping[str, Any], clocks: Mapping[str, float]
+) -> Callable[[], dict[str, float]]:
     """Returns what tells the time that a run has taken, with that of its checkpoint.
 
     Args:
       note: of the checkpoint.
+      clocks: of `read_clocks`, from when on the time counts.
 
     Returns:
       What returns `seconds`, and `cpu_seconds` unless the checkpoint is from before it was counted.
     """
-    clocks = {"seconds": time.monotonic, "cpu_seconds": _processor_seconds}
-    began = {name: clock() - note[name] for name, clock in clocks.items() if name in note}
-    return lambda: {name: clocks[name]() - since for name, since in began.items()}
+    began = {name: since - note[name] for name, since in clocks.items() if name in note}
+
+    def count() -> dict[str, float]:
+        now = read_clocks()
+        return {name: now[name] - since for name, since in began.items()}
+
+    return count
+
+
+def read_clocks() -> dict[str, float]:
+    """Returns `seconds` on the clock and `cpu_seconds` of all cores, both since some time."""
+    return {"seconds": time.monotonic(), "cpu_seconds": _processor_seconds()}
 
 
 def _processor_seconds() -> float:

@@ -43,6 +43,11 @@ def add_report(report_path: Path, config_path: str, variant: str, out: Path) -> 
         add_stress(report, report_path / "evaluation")
     else:
         report = read_report(report_path)
+    if system := report.get("system"):
+        raise UserError(
+            f"{report_path} is of {system}, which train does not train; its rows are in the "
+            "compare.csv of its comparison"
+        )
     config = _config_of(report, report_path)
     path, digest = find_config(config_path), reproduce.config_digest(config)
     experiment = Path(path).stem

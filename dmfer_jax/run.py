@@ -124,7 +124,11 @@ def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
 
 
 def print_summary(run: Run) -> None:
-    """Prints the network's parts with their parameters, and what it will be trained on."""
+    """Prints the network's parts with their parameters, and what it will be trained on.
+
+    A channel that is described by a single position has nothing but a sign once its length is 1:
+    the gradient of queries and keys is 0 then.
+    """
     options = run.config.data
     found = summary.summarize(run.model, options.image_size, options.channels)
     table = [[part.name, part.output, f"{part.parameters:,}"] for part in found.parts]
@@ -136,6 +140,11 @@ def print_summary(run: Run) -> None:
         ["part", "output", "parameters"],
         table,
     )
+    if {part.name: part.output for part in found.parts}.get("attention", "").startswith("1 x 1 "):
+        print(
+            "note: the deep scale has a single position, of which channel attention can learn no "
+            "queries and keys; larger images have more"
+        )
     validation = f"{len(run.valid):,}" if run.valid else "no"
     hosts = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     print(

@@ -23,8 +23,13 @@ def save_config(workdir: Path, config: ConfigDict) -> None:
     if path.exists():
         check_same_config(workdir, _read_config(path), config)
         return
+    write_config(workdir, config)
+
+
+def write_config(workdir: Path, config: ConfigDict) -> None:
+    """Writes `workdir/config.json`, whatever is there."""
     text = json.dumps(json.loads(config.to_json_best_effort()), indent=2) + "\n"
-    plain_json.write_text(path, text)
+    plain_json.write_text(workdir / "config.json", text)
 
 
 def check_same_config(holder: Path, old: ConfigDict | dict[str, Any], config: ConfigDict) -> None:

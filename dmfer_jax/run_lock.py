@@ -55,6 +55,21 @@ def lock(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
                     folder.rmdir()
 
 
+def check_free(workdir: Path, flag: str) -> None:
+    """Refuses a folder that another process works on; one that is not there is free.
+
+    Args:
+      workdir: the folder.
+      flag: what names it or a folder above it, for the message.
+
+    Raises:
+      UserError: another process holds it.
+    """
+    if (workdir / _NAME).exists():
+        with lock(workdir, flag):
+            pass
+
+
 def _open_locked(path: Path, flag: str) -> IO[bytes]:
     """The lock's file, locked, at its beginning."""
     while True:

@@ -108,6 +108,7 @@ def train(system: str, config: ConfigDict, workdir: Path) -> dict[str, Any]:
     data = config.data
     with run_lock.lock(workdir):
         run = start_run(config, workdir, ensure_built(data.dataset, data.source, data.data_dir))
+        clocks = loop.read_clocks()
         checkpoints: Any = saving.TorchCheckpoints(workdir)
         for message in checkpoints.tidy():
             print(message)
@@ -126,6 +127,7 @@ def train(system: str, config: ConfigDict, workdir: Path) -> dict[str, Any]:
             lambda: make_train_step(run, trainer),
             eval_step,
             began,
+            clocks,
             stop=stop,
         )
         said: dict[str, Predictions] = {}

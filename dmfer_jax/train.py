@@ -79,7 +79,7 @@ def train(config: ConfigDict, workdir: Path, began: float | None = None) -> dict
 
 def go_on(run: Run, began: float) -> dict[str, Any]:
     """Trains from the latest checkpoint, if there is one, and writes and returns the report."""
-    workdir = run.workdir
+    workdir, clocks = run.workdir, loop.read_clocks()
     eval_step = steps.make_eval_step(run.model, run.mesh)
     with checkpoint.Checkpoints(workdir) as checkpoints:
         for message in distributed.main_first(checkpoints.tidy):
@@ -99,7 +99,7 @@ def go_on(run: Run, began: float) -> dict[str, Any]:
             if not weights.fitted:
                 train_state = norm_statistics.fit_backbone(run, train_state)
         train_state, note = loop.train_steps(
-            run, train_state, note, checkpoints, train_step, eval_step, began
+            run, train_state, note, checkpoints, train_step, eval_step, began, clocks
         )
 
         def load(step: int) -> TrainState:

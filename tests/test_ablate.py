@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dmfer_jax import ablate, ablation, config
+from dmfer_jax import ablate, ablation, config, run_lock
 from dmfer_jax.ablation import ROWS, Ablation
 from dmfer_jax.errors import UserError
 from dmfer_jax.interruption import Interruption
@@ -195,6 +195,14 @@ def test_failed_run_keeps_no_other_from_being_done_and_is_tried_again(planned):
     assert again.names == ["cosine, seed 0"]
 
 
+def test_run_that_a_killed_ablation_left_training_is_not_begun_beside_it(planned):
+    (run, *_), trainer = planned.runs, Trainer(planned)
+    with run_lock.lock(run.workdir), pytest.raises(UserError, match="is in use by"):
+        ablation.run_all(planned, trainer)
+    assert not trainer.names
+    assert ablation.run_all(planned, trainer) == []
+
+
 @pytest.mark.parametrize("status", [129, 143])
 def test_interrupted_ablation_says_how_to_go_on(planned, capsys, status):
     with pytest.raises(SystemExit) as stopped:
@@ -279,7 +287,7 @@ def test_run_is_an_ordinary_training_whose_row_tells_what_it_said_of_each_image(
 def test_table_and_figure_are_made_of_the_runs_that_are_done(planned, capsys):
     ablation.run_all(planned, Trainer(planned))
     ablate.show_findings(planned)
-    assert "1 comparison with plain" in capsys.readouterr().out
+    assert "2 intervals on each split" in capsys.readouterr().out
     for name in ("table.md", "differences.csv", "ablation.png", "ablation.pdf"):
         assert (planned.out / name).is_file()
     table = result_tables.render_page(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from dmfer_jax import compare, compare_plan, compare_results, compared_run
+from dmfer_jax import compare, compare_plan, compare_results, compared_run, run_lock
 from dmfer_jax.compare_plan import Plan
 from dmfer_jax.compared_run import SYSTEMS
 from dmfer_jax.data import sources
@@ -111,13 +111,53 @@ def test_a_run_that_fails_keeps_no_other_from_being_done_and_is_tried_again(plan
     assert trainer.runs[4:] == [("plain_torch", 0)]
 
 
-def test_an_interrupted_comparison_ends_with_its_run(plan):
+def test_an_interrupted_comparison_ends_with_its_run_and_has_the_table_of_those_before(plan):
     trainer = Trainer(plan)
-    trainer.before = lambda _: signal.raise_signal(signal.SIGTERM)
+
+    def interrupt_the_second(_: Interruption) -> None:
+        if len(trainer.runs) == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    trainer.before = interrupt_the_second
     with pytest.raises(SystemExit) as stopped:
         compare.compare(plan, trainer)
     assert stopped.value.code == 128 + signal.SIGTERM
-    assert len(trainer.runs) == 1
+    assert len(trainer.runs) == 2
+    assert "dmfer_jax" in (plan.out / "table.md").read_text()
+
+
+def test_a_training_that_was_asked_to_stop_stops_the_comparison(plan):
+    asked: list[list[str]] = []
+
+    def stopped_by_somebody(command: list[str], _: Interruption) -> int:
+        asked.append(command)
+        return 128 + signal.SIGTERM
+
+    with pytest.raises(SystemExit):
+        compare.compare(plan, stopped_by_somebody)
+    assert len(asked) == 1
+
+
+def test_a_run_that_a_killed_comparison_left_training_is_not_begun_beside_it(plan):
+    trainer = Trainer(plan)
+    in_use = pytest.raises(UserError, match=r"seed0 is in use by .*give another --out")
+    with run_lock.lock(plan.run_dir("dmfer_jax", 0)), in_use:
+        compare.compare(plan, trainer)
+    assert not trainer.runs
+    compare.compare(plan, trainer)
+    assert len(trainer.runs) == 4
+
+
+def test_seeds_may_be_trained_one_by_one_in_one_folder(plan, tiny_config):
+    second = tiny_config.copy_and_resolve_references()
+    second.seed = 1
+    compare.compare(plan._replace(seeds=1), Trainer(plan))
+    trainer = Trainer(plan)
+    compare.compare(plan._replace(config=second, seeds=1), trainer)
+    assert trainer.runs == [("dmfer_jax", 1), ("plain_torch", 1)]
+    trainer = Trainer(plan)
+    compare.compare(plan, trainer)
+    assert not trainer.runs
 
 
 def test_lists_and_stress_asked_for_later_are_scored_without_training(plan, monkeypatch):

@@ -118,7 +118,16 @@ def test_the_model_of_the_package_begins_a_run_with_its_head_on_its_own_classes_
     record = describe_start(tmp_path)["init_from"]
     assert (record["file"], record["random"]) == ("ferplus-small.safetensors", random)
     note = f"its classes are others, or in another order: {', '.join(EXPRESSION_NAMES)}"
-    assert record["notes"] == [note] * len(random)
+    known = (
+        "it was trained on valid of ferplus: scores on these images will be too high, and choose "
+        "no epoch"
+    )
+    assert record["notes"] == [*[note] * len(random), known]
+    assert record["trained_on"] == ["train", "valid"]
+    config.data.dataset = "folder/mine"
+    read_initial_weights(config, tmp_path, like, classes, begins=True)
+    record = describe_start(tmp_path)["init_from"]
+    assert (record["notes"], record["trained_on"]) == ([note] * len(random), [])
     assert weights is not None
     assert len(weights.taken) == record["matched"] > 100
     assert any(name.startswith("head.") for name in weights.taken) == (not random)

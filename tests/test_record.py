@@ -143,6 +143,14 @@ def test_rows_of_a_report_name_the_command_that_repeats_it(tmp_path):
     )
 
 
+def test_a_run_in_pytorch_is_not_told_as_one_of_train(tmp_path):
+    report = {**read_report(ROOT / "results" / "synthetic_seed0.json"), "system": "plain_torch"}
+    write_report(tmp_path / "report.json", report)
+    with pytest.raises(UserError, match=r"is of plain_torch, which train does not train"):
+        record.add_report(tmp_path / "report.json", "configs/synthetic.py", "", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_rows_of_another_config_are_not_taken_for_the_same_run(tmp_path):
     report, out = read_report(ROOT / "results" / "synthetic_seed0.json"), tmp_path / "runs.csv"
     path = tmp_path / "report.json"

@@ -177,11 +177,12 @@ def test_run_leaves_what_it_said_of_each_image_in_its_last_epoch(finished):
 
 
 def test_time_goes_on_from_that_of_the_checkpoint():
-    time = loop.go_on_counting({"seconds": 100.0, "cpu_seconds": 50.0, "epoch": 1.0})()
+    note = {"seconds": 100.0, "cpu_seconds": 50.0, "epoch": 1.0}
+    time = loop.go_on_counting(note, loop.read_clocks())()
     assert 100 <= time["seconds"] < 110
     assert 50 <= time["cpu_seconds"] < 60
     # Half of a run is not its time: one from before processor time was counted has none.
-    assert list(loop.go_on_counting({"seconds": 1.0})()) == ["seconds"]
+    assert list(loop.go_on_counting({"seconds": 1.0}, loop.read_clocks())()) == ["seconds"]
 
 
 def test_best_epoch_is_the_one_of_highest_validation_accuracy(finished):

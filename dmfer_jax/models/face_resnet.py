@@ -55,7 +55,8 @@ class FaceResNet(nn.Module):
     """Images in, the outputs of four stages out; of 112 pixels 26, 13, 6 and 3 positions wide.
 
     Sides of 67, 99 and 131 pixels, or one more, fit: every map is odd, and convolutions of stride 2
-    reach all of it. An even one loses its last row and column, and gets zeros in their place.
+    reach all of it. An even one loses its last row and column, and gets zeros in their place. Below
+    71 pixels the last stage has a single position, of which channel attention learns no weights.
 
     Attributes:
       width: multiplies every channel count (32 in stage 1), rounded to a multiple of 8.

@@ -158,6 +158,10 @@ class Progress:
         elif self._clock() - self._last_line >= self._interval:
             self._print_line(epoch, self._numbers(loss, accuracy, short=False))
 
+    def leave_out(self, step: int) -> None:
+        """Leaves the steps up to this one out of the speed, as the time that they took is."""
+        self._step = step
+
     def end_epoch(self, epoch: int, results: str = "") -> None:
         """Prints a line that stays, above the bar where there is one.
 

@@ -105,8 +105,8 @@ def load_portable(path: str | os.PathLike[str]) -> tuple[Manifest, dict[str, Any
     return manifest, variables
 
 
-def find_labels(path: str | os.PathLike[str]) -> tuple[str, ...] | None:
-    """Returns the labels in a portable file; None of a file that is none, or cannot be read.
+def find_manifest(path: str | os.PathLike[str]) -> Manifest | None:
+    """Returns what a portable file says of itself; None of a file that is none, or cannot be read.
 
     Raises:
       UserError: its manifest is damaged, or of another version.
@@ -119,7 +119,7 @@ def find_labels(path: str | os.PathLike[str]) -> tuple[str, ...] | None:
     if METADATA_KEY not in (header.get("__metadata__") or {}):
         return None
     try:
-        return _manifest_of(header)[0].labels
+        return _manifest_of(header)[0]
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
 

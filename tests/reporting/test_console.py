@@ -57,6 +57,18 @@ def test_speed_after_resume_counts_this_process_only():
     assert progress.remaining_seconds == pytest.approx(80)
 
 
+def test_steps_that_are_left_out_make_no_speed():
+    clock = Clock()
+    progress, _ = make(clock)
+    with progress:
+        with progress.paused("first step"):
+            clock.seconds += 50
+            progress.leave_out(1)
+        clock.seconds += 10
+        progress.update(11, 2)
+    assert progress.images_per_second == pytest.approx(32)
+
+
 def test_wait_for_input_is_a_share_of_the_counted_time():
     clock = Clock()
     progress, _ = make(clock)

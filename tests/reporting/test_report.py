@@ -170,6 +170,13 @@ def test_training_labels_of_another_protocol_are_named():
     assert "protocol majority, trained on protocol votes" in printed(report)
 
 
+def test_images_that_the_first_weights_had_seen_are_named():
+    started = {"file": "x.safetensors", "trained_on": ["train", "valid"]}
+    said = "it began with weights of valid: these are no new faces"
+    assert said in printed(make_report() | {"init_from": started})
+    assert "no new faces" not in printed(make_report() | {"init_from": {"file": "x.pth"}})
+
+
 def test_a_system_that_is_not_ours_is_named():
     assert "plain_torch on " in printed(make_report() | {"system": "plain_torch"})
     assert " on ferplus" not in printed(make_report())
