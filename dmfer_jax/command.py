@@ -107,7 +107,7 @@ _MISSING = re.compile(r"flag (--\w+)=None: Flag --\w+ must have a value other th
 def _parse(argv: list[str]) -> list[str]:
     try:
         _check_names(argv)
-        return flags.FLAGS(_with_found_config(argv))
+        return flags.FLAGS(_with_found_config(_with_home(argv)))
     except (flags.Error, ValueError) as error:  # the second are ours, and ml_collections' own
         message = str(error)
         if missing := _MISSING.findall(message):
@@ -129,6 +129,12 @@ def _check_names(argv: Sequence[str]) -> None:
                 f"there is no config field {found[1][:60]!r}; fields are set as "
                 "--config.section.field=value"
             )
+
+
+def _with_home(argv: list[str]) -> list[str]:
+    """Reads `--flag=~/path` as it is meant; of the shells, some leave the ~ there."""
+    home = os.path.expanduser("~")
+    return [re.sub(r"^(--?[\w.]+=)~(?=/|$)", lambda found: found[1] + home, one) for one in argv]
 
 
 def _with_found_config(argv: list[str]) -> list[str]:

@@ -5,6 +5,7 @@ is set by `--config.section.field=value`; a name that does not exist is an error
 nearest one.
 """
 
+import math
 import re
 import runpy
 from pathlib import Path
@@ -214,14 +215,14 @@ def validate(config: ConfigDict) -> None:
             names = ", ".join(repr(a) for a in allowed)
             raise UserError(f"config.{path} is {value(path)!r}; it can be {names}")
     for path, low in _AT_LEAST.items():
-        if not value(path) >= low:
-            raise UserError(f"config.{path} is {value(path)!r}; it must be at least {low}")
+        if not low <= value(path) < math.inf:
+            raise UserError(f"config.{path} is {value(path)!r}; it must be a number from {low} on")
     for path, (low, high) in _WITHIN.items():
         if not low <= value(path) <= high:
             raise UserError(f"config.{path} is {value(path)!r}; it must be {low} to {high}")
     for path in ("model.width", "loss.scale"):
-        if not value(path) > 0:
-            raise UserError(f"config.{path} is {value(path)!r}; it must be above 0")
+        if not 0 < value(path) < math.inf:
+            raise UserError(f"config.{path} is {value(path)!r}; it must be a number above 0")
     area = value("augment.erase_area")
     numbers = all(isinstance(share, (int, float)) for share in area)
     if len(area) != 2 or not numbers or not 0 < area[0] <= area[1] < 1:

@@ -115,6 +115,28 @@ def main_first(work: Callable[[], Result]) -> Result:
     return result
 
 
+def check_same(value: str, what: str) -> None:
+    """Checks that all processes have the same value.
+
+    Args:
+      value: of this process.
+      what: the value is, for the message, such as "digest of the records".
+
+    Raises:
+      UserError: one has another than process 0; all processes raise it.
+    """
+    key = f"dmfer_jax/{next(_numbers)}/value"
+
+    def compare() -> None:
+        if is_main():
+            _table().key_value_set(key, value)
+        elif (first := _table().blocking_key_value_get(key, _DAY)) != value:
+            raise UserError(f"the {what} is {value} here, and {first} in process 0")
+
+    if jax.process_count() > 1:
+        main_first(compare)
+
+
 def wait_for_others() -> None:
     """Waits until all processes have come here, before they compute together for the first time.
 

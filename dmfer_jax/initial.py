@@ -77,12 +77,7 @@ def read_initial_weights(
             print("note: config.model.frozen_stages freezes weights that are drawn at random")
         return None
     path = _path(fields.init_from)
-    try:
-        found, trained_on = _match_file(path, config, like, class_names)
-    except UserError:
-        # No run has begun. Its config would refuse the one in which the fault is mended.
-        (workdir / "config.json").unlink(missing_ok=True)
-        raise
+    found, trained_on = _match_file(path, config, like, class_names)
     record = {
         "file": path.name,
         "sha256": _digest(path),

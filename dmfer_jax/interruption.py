@@ -4,12 +4,39 @@ SIGTERM is also how clouds and schedulers tell that a machine will be taken away
 terminal tells that it was closed. Under nohup the second is ignored, and stays so.
 """
 
+import contextlib
 import signal
+import sys
+import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that ask a process to end, and that it may answer."""
+
+
+@contextlib.contextmanager
+def ending_tidily() -> Iterator[None]:
+    """Lets SIGTERM and SIGHUP end what is inside as Ctrl-C does, so that nothing half-made stays.
+
+    Only where they would end the process at once, and in the main thread.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        del frame
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(128 + number)  # what a shell expects of a process that a signal ended
+
+    main, previous = threading.current_thread() is threading.main_thread(), dict[int, Any]()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if main and signal.getsignal(number) is signal.SIG_DFL:
+            previous[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 class Interruption:

@@ -117,6 +117,9 @@ def train_steps(
                 )
                 raise SystemExit(interruption.exit_status)
     checkpoints.wait()
+    if interruption.signal is not None and jax.process_count() == 1:  # in the last validation
+        print("Interrupted. The same command goes on with the report.")
+        raise SystemExit(interruption.exit_status)
     distributed.wait_for_others()  # process 0 gives a checkpoint its name
     return train_state, note
 

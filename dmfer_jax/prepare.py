@@ -13,12 +13,10 @@ import importlib
 import inspect
 import io
 import os
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -30,6 +28,7 @@ from dmfer_jax.config import DATA_DIR, DATASETS
 from dmfer_jax.data import builds, protocols
 from dmfer_jax.data.records import class_labels, open_records, read_fields, split_names
 from dmfer_jax.errors import UserError
+from dmfer_jax.interruption import ending_tidily
 from dmfer_jax.reporting import counts as tables
 from dmfer_jax.reporting.console import duration
 from dmfer_jax.reporting.counting import counting
@@ -49,9 +48,14 @@ def ensure_built(dataset: str, source: str, data_dir: str) -> Path:
     Raises:
       UserError: the source is missing or not as its owners hand it out.
     """
-    return builds.find_build(dataset, data_dir) or prepare(dataset, source, data_dir)
+    if (found := builds.find_build(dataset, data_dir)) is None:
+        return prepare(dataset, source, data_dir)
+    if source:
+        print(f"records of {dataset} are there already ({found}); {source} is not read again")
+    return found
 
 
+@ending_tidily()
 def prepare(
     dataset: str,
     source: str,
@@ -299,19 +303,10 @@ def _console() -> Console:
     return Console(file=sys.stdout, highlight=False)  # stdout as it is now: _build silences it
 
 
-def _end(number: int, frame: FrameType | None) -> None:
-    """Ends the process as a shell expects of a signal, once half-made records are removed."""
-    del frame
-    print("interrupted", file=sys.stderr)
-    raise SystemExit(128 + number)
-
-
+@ending_tidily()
 def main(argv: Sequence[str]) -> None:
     """Does what the flags say."""
     del argv
-    for number in (signal.SIGTERM, signal.SIGHUP):  # of a queue, or of a terminal that is closed
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _end)
     given = flags.FLAGS
     options: dict[str, Any] = {name: given[name].value for name in _OPTIONS if given[name].present}
     if given.dry_run:

@@ -102,6 +102,8 @@ def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
             f"config.train.batch_size is {config.train.batch_size}, more than the "
             f"{len(train_split)} training examples"
         )
+    for name in {*options.test_splits} & {*split_names(dataset_dir)}:
+        sources.load_split(dataset_dir, name, options, train=False)  # else found out at the end
     description = describe_run(config, dataset_dir)
     if not distributed.is_main():
         distributed.check_shared(workdir / "config.json")

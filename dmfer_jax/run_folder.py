@@ -1,5 +1,6 @@
 """The config in the folder of a run, and that the run goes on with the same one."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,22 @@ from ml_collections import ConfigDict
 from dmfer_jax.config import get_config
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import plain_json
+from dmfer_jax.reporting.report import read_report
 
 
 def save_config(workdir: Path, config: ConfigDict) -> None:
-    """Writes `workdir/config.json`, or checks that the one there is the same.
+    """Writes `workdir/config.json`, or checks that the one of the run there is the same.
 
-    A run may go on with other logging and on another machine; what it computes stays the same.
+    A run may go on with other logging and on another machine; what it computes stays the same. One
+    of which no step was saved, nor a report, is none.
 
     Raises:
       UserError: the folder holds a run of another config; the message lists what differs.
     """
     path = workdir / "config.json"
-    if path.exists():
-        check_same_config(workdir, _read_config(path), config)
+    saved = (workdir / "report.json").exists() or any(workdir.glob("*checkpoints/[0-9]*"))
+    if path.exists() and saved:
+        check_same_config(workdir, load_config(workdir), config)
         return
     write_config(workdir, config)
 
@@ -61,8 +65,16 @@ def find_differences(old: ConfigDict | dict[str, Any], config: ConfigDict) -> li
     return [
         f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key not in MAY_CHANGE
+        if before.get(key) != now.get(key)
+        and key not in MAY_CHANGE
+        # With a second build of the same the variant has to be named; records are known by digest.
+        and not (key == "data.dataset" and _names_the_same(before.get(key), now.get(key)))
     ]
+
+
+def _names_the_same(one: Any, other: Any) -> bool:
+    """Whether two names of a dataset differ in one of them naming no variant."""
+    return any(str(a).startswith(f"{b}/") for a, b in ((one, other), (other, one)))
 
 
 def find_unlike(old: ConfigDict | dict[str, Any], config: ConfigDict) -> list[str]:
@@ -113,7 +125,7 @@ def complete(config: ConfigDict | dict[str, Any]) -> ConfigDict:
 
 
 def load_config(workdir: Path) -> ConfigDict:
-    """Returns the config of the run in a folder.
+    """Returns the config of the run in a folder; with the variant of its dataset, if known.
 
     Raises:
       UserError: there is no run in the folder.
@@ -121,7 +133,12 @@ def load_config(workdir: Path) -> ConfigDict:
     path = workdir / "config.json"
     if not path.is_file():
         raise UserError(f"{workdir} holds no run: there is no {path.name} in it")
-    return _read_config(path)
+    config = _read_config(path)
+    with contextlib.suppress(UserError, KeyError):  # no report yet, or none that can be read
+        found = read_report(workdir / "report.json")["dataset"]
+        if str(found).startswith(f"{config.data.dataset}/"):
+            config.data.dataset = found
+    return config
 
 
 def _read_config(path: Path) -> ConfigDict:

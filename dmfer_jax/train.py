@@ -74,7 +74,9 @@ def train(config: ConfigDict, workdir: Path, began: float | None = None) -> dict
             dataset_dir = ensure_built(data.dataset, data.source, data.data_dir)
             return start_run(config, workdir, dataset_dir)
 
-        return go_on(distributed.main_first(begin), began)
+        run = distributed.main_first(begin)
+        distributed.check_same(run.description["records_sha256"], "digest of the records")
+        return go_on(run, began)
 
 
 def go_on(run: Run, began: float) -> dict[str, Any]:
@@ -89,7 +91,9 @@ def go_on(run: Run, began: float) -> dict[str, Any]:
         # Lowered here: Python does one thing at a time, and what compiles first runs first.
         begins = checkpoints.step("last") is None
         classes = run.train.class_names
-        weights = initial.read_initial_weights(run.config, workdir, like, classes, begins)
+        weights = distributed.main_first(
+            lambda: initial.read_initial_weights(run.config, workdir, like, classes, begins)
+        )
         init = compiling.compile_beside(first_state.lower().compile) if begins else None
         train_step = compiling.compile_beside(lambda: compile_train_step(run, like))
         print_summary(run)
@@ -156,10 +160,14 @@ def init_or_restore(
     step = checkpoints.step("last")
     assert step is not None
     note, folder = checkpoints.note(step), checkpoints.folder / str(step)
-    check_classes(folder, note, run.train.class_names)
-    if "config" in note:  # else from before it was kept there
-        run_folder.check_same_config(folder, note["config"], run.config)
-        check_same_records(note["run"], run)
+
+    def check() -> None:
+        check_classes(folder, note, run.train.class_names)
+        if "config" in note:  # else from before it was kept there
+            run_folder.check_same_config(folder, note["config"], run.config)
+            check_same_records(note["run"], run)
+
+    distributed.main_first(check)
     print(f"going on from step {step} of {run.total_steps} in {run.workdir}")
     return checkpoints.load(step, like, sharding.replicated(run.mesh)), note
 

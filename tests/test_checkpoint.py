@@ -84,6 +84,30 @@ def test_checkpoint_of_another_network_is_refused_by_name(tiny_config, parts, tm
             checkpoints.load(0, like, sharding.replicated(mesh))
 
 
+def test_folder_in_which_nothing_was_saved_takes_another_config(tiny_config, tmp_path):
+    run_folder.save_config(tmp_path, tiny_config)
+    tiny_config.train.batch_size = 4
+    run_folder.save_config(tmp_path, tiny_config)
+    assert run_folder.load_config(tmp_path).train.batch_size == 4
+    (tmp_path / "report.json").write_text("{}")
+    tiny_config.train.batch_size = 2
+    with pytest.raises(UserError, match="batch_size was 4 and is 2"):
+        run_folder.save_config(tmp_path, tiny_config)
+
+
+def test_run_of_the_only_variant_goes_on_by_its_full_name(tiny_config, tmp_path):
+    tiny_config.data.dataset = "affectnet"
+    run_folder.save_config(tmp_path, tiny_config)
+    report = {"dataset": "affectnet/new", "checkpoints": {"last": {}}}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    tiny_config.data.dataset = "affectnet/new"
+    run_folder.save_config(tmp_path, tiny_config)
+    assert run_folder.load_config(tmp_path).data.dataset == "affectnet/new"
+    tiny_config.data.dataset = "affectnet/old"
+    with pytest.raises(UserError, match=r"dataset was 'affectnet/new' and is 'affectnet/old'"):
+        run_folder.save_config(tmp_path, tiny_config)
+
+
 def test_run_from_before_a_field_was_added_can_be_read_and_gone_on_with(tiny_config, tmp_path):
     run_folder.save_config(tmp_path, tiny_config)
     path = tmp_path / "config.json"
@@ -93,6 +117,7 @@ def test_run_from_before_a_field_was_added_can_be_read_and_gone_on_with(tiny_con
     loaded = run_folder.load_config(tmp_path)
     assert loaded.to_dict() == tiny_config.to_dict()
     configs.validate(loaded)
+    (tmp_path / "checkpoints" / "6").mkdir(parents=True)
     run_folder.save_config(tmp_path, tiny_config)
     tiny_config.data.drop_classes = ("contempt",)
     with pytest.raises(UserError, match=r"drop_classes was \[\] and is \['contempt'\]"):

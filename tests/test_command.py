@@ -46,6 +46,17 @@ def test_the_environment_says_where_and_whether_it_is_kept(tmp_path):
     assert not kept_nowhere[1]
 
 
+def test_home_is_meant_by_a_tilde_that_a_shell_left_there(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    given = ["train.py", "--workdir=~/runs", "--config.data.source=~", "--note=~ about", "~/x.jpg"]
+    assert command._with_home(given) == [
+        "train.py",
+        "--workdir=/home/ann/runs",
+        "--config.data.source=/home/ann",
+        *given[3:],
+    ]
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [

@@ -18,7 +18,7 @@ from dmfer_jax.data import builds, protocols, records
 from dmfer_jax.errors import UserError
 from dmfer_jax.evaluate import evaluate
 from dmfer_jax.labels import EXPRESSION_NAMES
-from dmfer_jax.prepare import _end, dry_run, ensure_built, prepare, print_counts, verify
+from dmfer_jax.prepare import dry_run, ensure_built, prepare, print_counts, verify
 from tests.conftest import make_tiny_config, save_random_run
 from tests.data_builders import ferplus_files, rafdb_files
 from tests.data_builders.folder_files import write, write_classes
@@ -196,18 +196,15 @@ def test_archive_that_cannot_be_read_is_noted(faces, tmp_path):
 
 
 def test_signal_that_ends_a_process_leaves_nothing_of_a_build(faces, tmp_path, monkeypatch):
-    before = signal.signal(signal.SIGTERM, _end)
     monkeypatch.setattr(
         record_builder.RecordBuilder,
         "_write_split",
         lambda self, split, examples: os.kill(os.getpid(), signal.SIGTERM),
     )
-    try:
-        with pytest.raises(SystemExit) as caught:
-            prepare("folder", str(faces), str(tmp_path / "data"))
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(SystemExit) as caught:
+        prepare("folder", str(faces), str(tmp_path / "data"))
     assert caught.value.code == 128 + 15
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert not (tmp_path / "data").exists()
 
 

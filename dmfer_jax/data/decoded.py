@@ -105,7 +105,8 @@ class Decoded:
                 os.fsync(file.fileno())
             os.replace(partial, path)
         except OSError as error:
-            _say(f"{path.parent} cannot be written ({error.strerror}); nothing is kept there")
+            reason = error.strerror or error
+            _say(f"{path.parent} cannot be written ({reason}); nothing is kept there")
             return False
         finally:
             with contextlib.suppress(OSError):

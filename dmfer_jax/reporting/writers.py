@@ -97,7 +97,10 @@ class TensorBoardLog:
 
     def __init__(self, folder: str | os.PathLike[str], resume_step: int):
         self._folder = os.fspath(folder)
-        self._writer = SummaryWriter(logdir=self._folder, purge_step=resume_step + 1, flush_secs=30)
+        # Its thread ends where it cannot write, and a queue with a limit would be waited for then.
+        self._writer = SummaryWriter(
+            logdir=self._folder, purge_step=resume_step + 1, max_queue=0, flush_secs=30
+        )
 
     def write(self, step: int, **values: Any) -> None:
         """Adds a point to one curve per number.
@@ -106,7 +109,13 @@ class TensorBoardLog:
           step: how many steps have been taken.
           **values: numbers become curves; `kind` and `split` (strings) name the group that they
             stand in, such as "train" or "eval_valid"; other strings and None are left out.
+
+        Raises:
+          UserError: what was written before could not be.
         """
+        events: Any = self._writer._get_file_writer()
+        if not events.event_writer._worker.is_alive():
+            raise UserError(f"{self._folder} cannot be written any more; is the disk full?")
         group = "_".join(str(values[key]) for key in ("kind", "split") if key in values)
         for name, value in plain_json.to_plain(values).items():
             if isinstance(value, numbers.Real):

@@ -7,12 +7,13 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting.writers import JsonlLog, RunLog, read_jsonl
+from dmfer_jax.reporting.writers import JsonlLog, RunLog, TensorBoardLog, read_jsonl
 
 
 def log_steps(path, resume_step, steps):
@@ -139,6 +140,18 @@ def test_full_disk_is_named_once_and_the_log_can_be_closed(tmp_path):
     with pytest.raises(UserError, match=r"metrics\.jsonl cannot be written: No space left on dev"):
         log.write(1, loss=0.5)
     log.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_curves_whose_writer_ended_are_not_waited_for(tmp_path):
+    log = TensorBoardLog(tmp_path, 0)
+    writer: Any = log._writer._get_file_writer()
+    worker = writer.event_writer._worker
+    worker._record_writer = None  # what it does next fails, as on a full disk
+    log.write(1, loss=0.5)
+    worker.join(60)
+    with pytest.raises(UserError, match="cannot be written any more; is the disk full"):
+        log.write(2, loss=0.5)
 
 
 def test_logs_on_a_full_disk_end_in_plain_words(tmp_path):
