@@ -82,6 +82,7 @@ _SPELLINGS: dict[str, Expression] = {
     "happy": _E.HAPPINESS,
     "surprise": _E.SURPRISE,
     "surprised": _E.SURPRISE,
+    "suprise": _E.SURPRISE,  # of copies of FER+ in folders
     "sadness": _E.SADNESS,
     "sad": _E.SADNESS,
     "anger": _E.ANGER,

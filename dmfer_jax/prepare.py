@@ -230,6 +230,8 @@ def _survey(
     found = builder_class.survey(files, variant, **options)
     _print(console, f"Found: {found.layout}")
     notes = found.notes
+    if files.archives and files.source.is_dir():
+        notes = [*notes, f"Looked into archives: {', '.join(files.archives[:6])}."]
     if files.unreadable:
         archives = ", ".join(files.unreadable[:3])
         notes = [*notes, f"Archives that cannot be read here and are left out: {archives}."]

@@ -171,5 +171,6 @@ def _not_found(files: SourceFiles, variant: str) -> str:
     return (
         f"{files.source} is not recognised as AffectNet{f' ({variant})' if variant else ''}: "
         f"expected {wanted}; {files.describe()}. What each release looks like stands in "
-        "docs/datasets/affectnet.md."
+        "docs/datasets/affectnet.md. (Copies in folders 0 to 7 do not say in which order they "
+        "count: rename these to happy, sad, ..., and use --dataset=folder/affectnet.)"
     )

@@ -44,11 +44,11 @@ def find_lists(files: SourceFiles) -> dict[str, str]:
     """Returns {`TRAINING` or `VALIDATION`: its path}, of those that are there.
 
     Raises:
-      UserError: a list is there twice.
+      UserError: a list is there twice, and they are not the same.
     """
     found = {name: files.find(name) for name in (TRAINING, VALIDATION)}
     for name, paths in found.items():
-        if len(paths) > 1:
+        if len({files.read(path) for path in paths}) > 1:
             raise UserError(
                 f"{files.source} holds {name} {len(paths)} times: {some(paths)}. Take all but one "
                 "of them away."

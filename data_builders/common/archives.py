@@ -25,7 +25,7 @@ MAX_RATIO = 100
 """How many times its own size an archive may unpack to; images hardly shrink, text by 3 to 10."""
 
 FREE_BYTES = 2**30
-"""What any archive may unpack to, whatever its own size."""
+"""What archives may unpack to, whatever their own size."""
 
 UNREADABLE_SUFFIXES = (".rar", ".7z", ".z01", ".001", ".bz2", ".xz")
 """Archives that are met in the wild and are not read here."""
@@ -34,7 +34,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
 _TAR_END = bytes(tarfile.BLOCKSIZE)
-_ZIP_ENCRYPTED = 0x1
+_ZIP_ENCRYPTED, _ZIP_UTF8 = 0x1, 0x800
 _DAMAGE = (
     EOFError,
     zlib.error,
@@ -46,8 +46,41 @@ _DAMAGE = (
 )
 
 
+class Room:
+    """How much all archives of a source may unpack to: a few small ones may hold many others.
+
+    Attributes:
+      packed: bytes of those on disk.
+      unpacked: bytes of what came out of all.
+    """
+
+    def __init__(self) -> None:
+        self.packed = self.unpacked = 0
+
+    def take(self, size: int, where: str) -> None:
+        """Counts what came out of an archive.
+
+        Raises:
+          UserError: it is more than any dataset holds.
+        """
+        self.unpacked += size
+        limit = max(FREE_BYTES, MAX_RATIO * self.packed)
+        if self.unpacked > limit:
+            raise UserError(
+                f"{where}, with what was unpacked before, unpacks to more than {limit:,} bytes, "
+                f"far more than the {self.packed:,} on disk. This is not an archive as a dataset's "
+                "owners hand it out."
+            )
+
+
 class Archive(Protocol):
-    """The ordinary files of an archive; `token` is what the archive needs to find one again."""
+    """The ordinary files of an archive; `token` is what the archive needs to find one again.
+
+    Attributes:
+      where: its name, for messages.
+    """
+
+    where: str
 
     def members(self) -> Iterator[tuple[str, Any]]:
         """Yields each member's name and token."""
@@ -62,13 +95,16 @@ class Archive(Protocol):
         ...
 
 
-def open_archive(file: IO[bytes], where: str, stack: contextlib.ExitStack) -> Archive | None:
+def open_archive(
+    file: IO[bytes], where: str, stack: contextlib.ExitStack, room: Room
+) -> Archive | None:
     """Opens an archive; what the file holds decides, not what it is called.
 
     Args:
       file: seekable.
       where: the file's name, for messages.
       stack: closes what is opened.
+      room: for what is unpacked.
 
     Returns:
       The archive, or None if the file is none.
@@ -82,7 +118,7 @@ def open_archive(file: IO[bytes], where: str, stack: contextlib.ExitStack) -> Ar
         if magic.startswith(_ZIP_MAGICS):
             return _Zip(stack.enter_context(zipfile.ZipFile(file)), where)
         if magic.startswith(_GZIP_MAGIC):
-            unpacked = _gunzipped(file, where, stack)
+            unpacked = _gunzipped(file, where, stack, room)
             return None if unpacked is None else _Tar(unpacked, where)
         if magic[_TAR_MAGIC_AT:] == _TAR_MAGIC:
             return _Tar(file, where)
@@ -104,29 +140,22 @@ def readable(where: str) -> Iterator[None]:
 
 
 def copy_to_temporary_file(
-    stream: IO[bytes], packed_bytes: int, where: str, stack: contextlib.ExitStack
+    stream: IO[bytes], where: str, stack: contextlib.ExitStack, room: Room
 ) -> IO[bytes]:
     """Unpacks a stream into a nameless file, which vanishes with the process.
 
     Args:
       stream: to read to its end.
-      packed_bytes: the size of what it comes out of.
       where: its name, for messages.
       stack: closes the file.
+      room: for what comes out.
 
     Raises:
       UserError: more comes out than any dataset holds, or the disk is full.
     """
-    limit = max(FREE_BYTES, MAX_RATIO * packed_bytes)
     file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
-    total = 0
     while block := stream.read(2**20):
-        total += len(block)
-        if total > limit:
-            raise UserError(
-                f"{where} unpacks to more than {limit:,} bytes, far more than its own "
-                f"{packed_bytes:,}. This is not an archive as a dataset's owners hand it out."
-            )
+        room.take(len(block), where)
         try:
             file.write(block)
         except OSError as error:
@@ -141,7 +170,7 @@ def copy_to_temporary_file(
 
 class _Zip:
     def __init__(self, archive: zipfile.ZipFile, where: str):
-        self._archive, self._where = archive, where
+        self._archive, self.where = archive, where
 
     def members(self) -> Iterator[tuple[str, zipfile.ZipInfo]]:
         for info in self._archive.infolist():
@@ -152,18 +181,18 @@ class _Zip:
             # Zips made on Unix keep the file type in the upper half; 0 where the maker kept none.
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG):
-                raise _not_a_file(self._where, info.filename)
-            yield _checked_name(self._where, info.filename), info
+                raise _not_a_file(self.where, info.filename)
+            yield _checked_name(self.where, _decoded_name(self.where, info)), info
 
     def open(self, token: zipfile.ZipInfo) -> IO[bytes]:
         if token.flag_bits & _ZIP_ENCRYPTED:
             raise UserError(
-                f"{self._where} ({token.filename}) is locked with a password. Unpack it yourself "
+                f"{self.where} ({token.filename}) is locked with a password. Unpack it yourself "
                 "and give the folder."
             )
         if token.file_size > max(FREE_BYTES, MAX_RATIO * token.compress_size):
             raise UserError(
-                f"{self._where} ({token.filename}) unpacks to {token.file_size:,} bytes from "
+                f"{self.where} ({token.filename}) unpacks to {token.file_size:,} bytes from "
                 f"{token.compress_size:,}. This is not a file as a dataset's owners hand it out."
             )
         return self._archive.open(token)
@@ -174,7 +203,7 @@ class _Zip:
 
 class _Tar:
     def __init__(self, file: IO[bytes], where: str):
-        self._file, self._where = file, where
+        self._file, self.where = file, where
 
     def members(self) -> Iterator[tuple[str, tuple[int, int]]]:
         for member in self._headers():
@@ -182,8 +211,8 @@ class _Tar:
                 continue
             # REGTYPE and AREGTYPE only: no links, no devices, no sparse files.
             if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
-                raise _not_a_file(self._where, member.name)
-            yield _checked_name(self._where, member.name), (member.offset_data, member.size)
+                raise _not_a_file(self.where, member.name)
+            yield _checked_name(self.where, member.name), (member.offset_data, member.size)
 
     def _headers(self) -> Iterator[tarfile.TarInfo]:
         """Yields what the tar says of each member.
@@ -191,6 +220,7 @@ class _Tar:
         Raises:
           tarfile.TarError: it is damaged, or cut short.
         """
+        self._file.seek(0)
         with _parsed(lambda: tarfile.open(fileobj=self._file, mode="r:")) as archive:
             while (member := _parsed(archive.next)) is not None:
                 # tarfile keeps a kilobyte for each member that it has passed.
@@ -236,15 +266,29 @@ class _Part(io.RawIOBase):
         return len(data)
 
 
-def _gunzipped(file: IO[bytes], where: str, stack: contextlib.ExitStack) -> IO[bytes] | None:
+def _gunzipped(
+    file: IO[bytes], where: str, stack: contextlib.ExitStack, room: Room
+) -> IO[bytes] | None:
     """A tar.gz cannot be read in any order; returns the tar inside it, or None if there is none."""
     with gzip.open(file) as unzipped:
         magic = unzipped.read(_TAR_MAGIC_AT + len(_TAR_MAGIC))
         if magic[_TAR_MAGIC_AT:] != _TAR_MAGIC:
             return None
         unzipped.seek(0)
-        packed_bytes = os.fstat(file.fileno()).st_size
-        return copy_to_temporary_file(unzipped, packed_bytes, where, stack)  # pyright: ignore[reportArgumentType]
+        return copy_to_temporary_file(unzipped, where, stack, room)  # pyright: ignore[reportArgumentType]
+
+
+def _decoded_name(where: str, info: zipfile.ZipInfo) -> str:
+    """A zip says whether its names are UTF-8, which some makers forget to; else nobody knows."""
+    if info.flag_bits & _ZIP_UTF8 or info.filename.isascii():
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode()  # as zipfile has read it
+    except UnicodeError:
+        raise UserError(
+            f"{where} holds a file whose name is in an encoding that it does not tell "
+            f"({info.filename!r}). Unpack it yourself and give the folder."
+        ) from None
 
 
 def _checked_name(where: str, name: str) -> str:

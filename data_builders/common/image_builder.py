@@ -21,7 +21,7 @@ from data_builders.common.jpeg_header import whole_jpeg_size
 from data_builders.common.record_builder import Examples, RecordBuilder
 from data_builders.common.source_files import SourceFiles
 from data_builders.common.survey import Rows
-from dmfer_jax.data.images import image_header, open_image
+from dmfer_jax.data.images import image_header, make_plain, shrunk_header
 from dmfer_jax.errors import UserError
 
 MAX_SIDE = 256
@@ -82,9 +82,10 @@ def stored_image(encoded: bytes, box: tuple[float, float, float, float] | None =
     size = whole_jpeg_size(encoded)
     if box is None and size and max(size) <= MAX_SIDE:
         return encoded  # what else may be wrong with it is left to --verify
-    with image_header(encoded) as header:
-        small = max(header.size) <= MAX_SIDE
-    image = open_image(encoded, 3)
+    # A crop is measured in pixels of the whole image; else a large JPEG need not be decoded whole.
+    with image_header(encoded) if box else shrunk_header(encoded)[0] as image:
+        small = max(image.size) <= MAX_SIDE
+        image = make_plain(image, 3)
     if box is None and small:
         return encoded
     if box is not None:

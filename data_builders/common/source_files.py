@@ -16,6 +16,7 @@ from typing import IO, Any
 from data_builders.common.archives import (
     UNREADABLE_SUFFIXES,
     Archive,
+    Room,
     copy_to_temporary_file,
     open_archive,
     readable,
@@ -26,7 +27,12 @@ MAX_FILE_BYTES = 2**28
 """What `SourceFiles.read` takes into memory at most: no image or annotation comes near it."""
 
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
-_LEFT_BY_SYSTEMS = ("__MACOSX", "Thumbs.db", "desktop.ini", "Icon\r")
+_LEFT_BY_SYSTEMS = (
+    *("__macosx", "thumbs.db", "desktop.ini", "icon\r", "@eadir"),
+    *("lost+found", "$recycle.bin", "system volume information"),
+)
+_SETS = ("train", "training", "val", "valid", "validation", "test", "testing")
+_SETS += ("train_set", "val_set")
 _CONTROL_CHARACTER = re.compile("[\0-\x1f\x7f-\x9f]")
 
 _Place = tuple[Archive, Any] | None  # None: a file on disk, at its own path
@@ -53,7 +59,7 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
         self.unreadable: list[str] = []  # paths of archives that cannot be looked into
         self.empty_folders: list[str] = []  # paths of folders on disk with nothing in them
         self._folders: dict[str, dict[str, _Place]] = {}
-        self._stack = contextlib.ExitStack()
+        self._stack, self._room = contextlib.ExitStack(), Room()
         try:
             self._index()
         except BaseException:
@@ -179,7 +185,8 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
                 file = self._stack.enter_context(self.source.open("rb"))
             if os.fstat(file.fileno()).st_size == 0:
                 raise UserError(f"{self.source} is empty (0 bytes). Fetch it again.")
-            archive = open_archive(file, str(self.source), self._stack)
+            self._room.packed += os.fstat(file.fileno()).st_size
+            archive = open_archive(file, str(self.source), self._stack, self._room)
             if archive is None:
                 if self.source.name.lower().endswith((*_ARCHIVE_SUFFIXES, *UNREADABLE_SUFFIXES)):
                     raise UserError(
@@ -191,7 +198,7 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
                 self._look_into = self._look_into or (lambda path: False)
             else:
                 self.archives.append(self.source.name)
-                self._index_archive(archive, "", str(self.source))
+                self._index_archive(archive, "")
         for _ in range(2 if self.source.is_dir() else 1):
             self._look_into_archives()
         if self.archives and self._look_into is None:  # what lies still deeper is not read
@@ -226,20 +233,28 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
             inside = f"{path}/{name}" if path else name
             self._index_folder(folder / name, inside, above | {identity})
 
-    def _index_archive(self, archive: Archive, path: str, where: str) -> None:
-        with readable(where):
+    def _index_archive(self, archive: Archive, path: str) -> None:
+        with readable(archive.where):
             for member, token in archive.members():
                 if any(_is_of_a_system(part) for part in member.split("/")):
                     continue
-                _check_printable(member, where)
+                _check_printable(member, archive.where)
                 folder, _, name = f"{path}/{member}".strip("/").rpartition("/")
                 # What lies unpacked beside its archive comes first: it may have been mended.
                 place = (archive, token)
                 first = self._folders.setdefault(folder, {}).setdefault(name, place)
-                if first is not place and first is not None and first[0] is archive:
+                if first is place or first is None:
+                    continue
+                other, other_token = first
+                if other is archive:
                     raise UserError(
-                        f"{where} holds '{member}' twice, and which one is meant cannot be known. "
-                        "Unpack it yourself and give the folder."
+                        f"{archive.where} holds '{member}' twice, and which one is meant cannot be "
+                        "known. Unpack it yourself and give the folder."
+                    )
+                if other.size(other_token) != archive.size(token):
+                    raise UserError(
+                        f"{other.where} and {archive.where} both hold '{member}', and not the same "
+                        "one. Unpack each into a folder of its own, or take one away."
                     )
 
     def _look_into_archives(self) -> None:
@@ -256,22 +271,37 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
                 continue
             with self.open(path) as stream:
                 file = self._seekable(path, stream)
-            archive = open_archive(file, self.where(path), self._stack)
+            archive = open_archive(file, self.where(path), self._stack, self._room)
             if archive is None:
                 self.unreadable.append(path)
             else:
                 self.archives.append(path)
-                self._index_archive(archive, path.rpartition("/")[0], self.where(path))
+                self._index_archive(archive, _place_of(archive, path))
 
     def _seekable(self, path: str, stream: IO[bytes]) -> IO[bytes]:
         folder, _, name = path.rpartition("/")
         place = self._folders[folder][name]
         if place is None:
-            return self._stack.enter_context((self._root / path).open("rb"))
-        archive, token = place
-        return copy_to_temporary_file(
-            stream, archive.size(token), f"{self.source} ({path})", self._stack
-        )
+            file = self._stack.enter_context((self._root / path).open("rb"))
+            self._room.packed += os.fstat(file.fileno()).st_size
+            return file
+        where = f"{self.source} ({path})"
+        return copy_to_temporary_file(stream, where, self._stack, self._room)
+
+
+def _place_of(archive: Archive, path: str) -> str:
+    """Returns the folder that an archive is seen as unpacked into: the one that it lies in.
+
+    But `train.zip`, which has no folder of its own name inside, is the folder `train`: beside a
+    `test.zip` the images of both would be mixed.
+    """
+    folder, _, name = path.rpartition("/")
+    stem = name.split(".")[0]
+    if stem.lower() not in _SETS:
+        return folder
+    with readable(archive.where):
+        tops = {member.split("/")[0].lower() for member, _ in archive.members()}
+    return folder if tops & {*_SETS} else f"{folder}/{stem}".strip("/")
 
 
 def _check_printable(name: str, where: str) -> None:
@@ -284,4 +314,4 @@ def _check_printable(name: str, where: str) -> None:
 
 
 def _is_of_a_system(name: str) -> bool:
-    return name.startswith(".") or name in _LEFT_BY_SYSTEMS
+    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS

@@ -62,7 +62,8 @@ def read_csv(
                 yield where, {column: cells[place].strip() for column, place in places}
         except (UnicodeDecodeError, csv.Error) as error:
             raise UserError(
-                f"{files.where(path)} cannot be read as a csv file ({error}). Fetch it again."
+                f"{files.where(path)} cannot be read as a csv file ({error}). Fetch it again, or "
+                "save it as UTF-8 if it is your own."
             ) from error
 
 

@@ -5,6 +5,7 @@ Anything else is refused, since a wrong guess would train without an error.
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
@@ -71,7 +72,7 @@ def find_class_folders(files: SourceFiles) -> list[ClassFolder]:
     if not found:
         above = {str(parent) for path in with_images for parent in PurePosixPath(path).parents}
         found = [
-            ClassFolder("", PurePosixPath(folder).name.strip(), folder)
+            ClassFolder("", _name_of(folder), folder)
             for folder in with_images
             if folder not in {"", *above}
             and PurePosixPath(folder).name.lower() not in SPLIT_FOLDERS
@@ -106,8 +107,10 @@ def name_classes(
     if numbers := [name for name in written if name.isdigit()]:
         raise UserError(
             f"{files.source}: class folders are named by numbers ({some(numbers)}), and each "
-            "dataset counts in an order of its own. For RAF-DB use --dataset=rafdb, for AffectNet "
-            "--dataset=affectnet; else rename them to what they mean (happy, sad, ...)."
+            "dataset counts in an order of its own. For RAF-DB use --dataset=rafdb; else rename "
+            "them to what they mean (happy, sad, ...). Of AffectNet copies in several orders go "
+            "round: its own is 0 neutral, 1 happy, 2 sad, 3 surprise, 4 fear, 5 disgust, 6 anger, "
+            "7 contempt; others count by the alphabet."
         )
     if wrong := [name for name in written if len(name.splitlines()) != 1 or not is_text(name)]:
         raise UserError(f"{files.source}: {wrong[0]!r} cannot name a class. Rename the folder.")
@@ -178,7 +181,12 @@ def _in_a_split(folder: str) -> ClassFolder | None:
     parts = PurePosixPath(folder).parts
     if len(parts) < 2 or parts[-2].strip().lower() not in SPLIT_FOLDERS:
         return None
-    return ClassFolder(SPLIT_FOLDERS[parts[-2].strip().lower()], parts[-1].strip(), folder)
+    return ClassFolder(SPLIT_FOLDERS[parts[-2].strip().lower()], _name_of(folder), folder)
+
+
+def _name_of(folder: str) -> str:
+    """The last part of a path; some systems write its accents as characters of their own."""
+    return unicodedata.normalize("NFC", PurePosixPath(folder).name.strip())
 
 
 def _refuse_other_datasets(files: SourceFiles) -> None:

@@ -72,13 +72,13 @@ def read_csv_files(files: SourceFiles, images: list[str]) -> Listing | None:
     paths = {split: files.find(name) for split, name in CSV_NAMES.items()}
     entries: list[Entry] = []
     for split, found in paths.items():
-        if len(found) > 1:
+        if len({files.read(path) for path in found}) > 1:
             raise UserError(
                 f"{files.where(found[0])} and {files.where(found[1])}: two files of one name. Give "
                 "the folder of one of them as --source."
             )
         before = len(entries)
-        for path in found:
+        for path in found[:1]:
             for where, cells in read_csv(files, path, ("image", "label")):
                 label = RAFDB_LIST[whole_number(cells["label"], where, "the label", _LABELS) - 1]
                 if not cells["image"]:

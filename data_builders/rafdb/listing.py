@@ -88,6 +88,13 @@ def check_entries(entries: Sequence[Entry]) -> None:
     for entry in entries:
         earlier = seen.setdefault(entry.key, entry)
         if earlier is not entry:
+            if owners_split(entry.key) is None:
+                raise UserError(
+                    f"{entry.where}: image '{entry.key}' stands there, and in {earlier.where} as "
+                    "well, and it has none of RAF-DB's names (train_00001, test_0001, ...), by "
+                    "which its images are told apart. If these are other images under one name, "
+                    "rename the class folders (happy, sad, ...) and use --dataset=folder/rafdb."
+                )
             leak = (
                 f" One is of {earlier.split}, the other of {entry.split}: a model must not be "
                 "scored on what it was trained on."

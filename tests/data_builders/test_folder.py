@@ -47,6 +47,18 @@ def test_own_classes_are_as_written_and_sorted(tmp_path):
     assert found.class_names == ("Awake", "bored", "sleepy")
 
 
+def test_spelling_of_copies_of_fer_plus_is_known(tmp_path):
+    assert survey(write_classes(tmp_path, "suprise", "sad")).class_names == ("surprise", "sadness")
+
+
+def test_accents_are_the_same_whichever_system_wrote_them(tmp_path):
+    composed, apart = "fr\u00f6hlich", "fro\u0308hlich"
+    names = [f"{s}/{c}/{i}{s}.png" for s in ("train", "test") for c in ("a", "b") for i in "12"]
+    names = [name.replace("b/", f"{composed if 'train' in name else apart}/") for name in names]
+    found = survey(write(tmp_path / "s", *names), valid_fraction=0)
+    assert found.class_names == ("a", composed)
+
+
 def test_misspelt_expression_makes_own_classes_and_is_said(tmp_path):
     found = survey(write_classes(tmp_path, "hapy", "sad", "0_neutral"))
 

@@ -29,7 +29,7 @@ from tests.data_builders.folder_files import (
         (["train/1.png", "test/1.png"], "in no class folder; they lie in test, train"),
         (["happy/1.png", "happy/2.png"], "one class only, 'happiness'"),
         (["train/1/a.png", "train/2/a.png"], r"numbers \(1, 2\).*--dataset=rafdb"),
-        (["0/a.png", "happy/a.png"], r"numbers \(0\).*--dataset=affectnet"),
+        (["0/a.png", "happy/a.png"], r"numbers \(0\).*AffectNet.*0 neutral"),
         (["happy/1.png", "sad/1.png"], r"too few images of 'happiness' \(1\)"),
         (["test/sad/1.png", "test/fear/1.png"], "has test and no train"),
         (["a/happy/1.png", "b/sad/1.png"], "in 2 places, such as a/happy, b/sad"),

@@ -6,8 +6,10 @@ import pytest
 
 from data_builders.common.source_files import SourceFiles
 from data_builders.common.survey import Survey
+from data_builders.rafdb.listing import Entry, check_entries
 from data_builders.rafdb.rafdb_dataset_builder import Builder
 from dmfer_jax.errors import UserError
+from dmfer_jax.labels import Expression
 from tests.data_builders import rafdb_files as tiny
 
 LIST = "EmoLabel/list_patition_label.txt"
@@ -97,6 +99,12 @@ def folders_with(*paths: str) -> tiny.Files:
 def test_error_says_what_is_wrong_and_where(tmp_path: Path, files: tiny.Files, message: str):
     with pytest.raises(UserError, match=message):
         survey(tiny.write(tmp_path, files))
+
+
+def test_other_images_of_one_name_are_no_copy_of_rafdb():
+    entries = [Entry("0", "train", Expression.SADNESS, f"train/{i}/0.jpg") for i in (1, 2)]
+    with pytest.raises(UserError, match=r"has none of RAF-DB's names.*dataset=folder/rafdb"):
+        check_entries(entries)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,15 @@ def test_large_image_is_shrunk_with_its_proportions():
     assert (found.format, found.size, found.mode) == ("JPEG", (256, 128), "RGB")
 
 
+def test_photo_of_more_pixels_than_are_decoded_is_shrunk_all_the_same():
+    photo = Image.new("RGB", (8160, 6144), (200, 60, 20))
+    found = Image.open(io.BytesIO(stored_image(encoded(photo, "JPEG"))))
+    assert found.size == (256, 193)
+    assert np.abs(np.asarray(found, int) - (200, 60, 20)).max() < 4
+    with pytest.raises(ValueError, match="8160 x 6144 pixels"):
+        stored_image(encoded(photo, "JPEG"), (0, 0, 100, 100))
+
+
 def test_box_is_cropped_in_the_upright_image_and_ends_at_its_edge():
     image = Image.new("RGB", (60, 40), "white")
     image.paste("black", (0, 0, 30, 40))

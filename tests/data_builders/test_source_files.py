@@ -178,7 +178,7 @@ def test_swelling_zip_is_refused(tmp_path, monkeypatch):
 def test_swelling_tar_gz_is_refused_before_it_fills_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "FREE_BYTES", 10_000)
     (tmp_path / "a.tar.gz").write_bytes(tar_bytes({"bomb.jpg": bytes(9_000_000)}, "gz"))
-    with pytest.raises(UserError, match=r"a\.tar\.gz unpacks to more than [\d,]+ bytes"):
+    with pytest.raises(UserError, match=r"a\.tar\.gz, .*unpacks to more than [\d,]+ bytes"):
         SourceFiles(tmp_path / "a.tar.gz")
 
 
