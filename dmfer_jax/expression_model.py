@@ -18,7 +18,7 @@ from dmfer_jax.photos import PhotoLike, read_photo
 from dmfer_jax.predictor import BUCKETS, Predictor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays are not equal or unequal as a whole
 class Face:
     """What is said of one face. Pixels are those of the upright photo.
 
@@ -102,7 +102,14 @@ class ExpressionModel:
           photos: as `__call__` takes them; taken a few dozen ahead of what is yielded.
           aligned: as of `__call__`.
           batch: faces, and photos, to predict together at the most.
+
+        Raises:
+          UserError: it is one photo in place of several.
         """
+        if isinstance(photos, (str, bytes, os.PathLike, Image.Image)):
+            raise UserError(
+                "stream takes a list of photos; call the model itself with a single one"
+            )
         waiting: list[Looked] = []
         for looked in self._look_ahead(photos, aligned):
             waiting.append(looked)
@@ -195,7 +202,7 @@ class ExpressionModel:
 
 
 def load_model(
-    model: str, *, finder: FaceFinder | None = None, buckets: Sequence[int] = BUCKETS
+    model: str, *, finder: FaceFinder | None = None, buckets: Sequence[int] | None = None
 ) -> ExpressionModel:
     """Returns what tells the expressions of the faces in photos.
 
@@ -203,7 +210,7 @@ def load_model(
       model: a name or a path, as of `loading.find_model`: of weights (.safetensors, .npz) or of a
         program (.onnx, .stablehlo).
       finder: of faces; one as it comes if not given.
-      buckets: of a `Predictor`. A program needs none.
+      buckets: of a `Predictor`; `predictor.BUCKETS` if not given. A program needs none.
 
     Raises:
       UserError: there is no such model, or the file cannot be used.
@@ -211,7 +218,7 @@ def load_model(
     path = loading.find_model(model)
     if path.suffix in exported.PROGRAMS:
         return ExpressionModel(exported.load_exported(path), finder)
-    return ExpressionModel(loading.load_predictor(path, buckets=buckets), finder)
+    return ExpressionModel(loading.load_predictor(path, buckets=buckets or BUCKETS), finder)
 
 
 class Looked(NamedTuple):

@@ -10,8 +10,11 @@ all was read; 1 if some photos could not be, whose rows say why, or could not be
 command itself is wrong.
 """
 
+import json
 import os
+import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -26,6 +29,7 @@ from dmfer_jax import command, loading
 from dmfer_jax.errors import UserError
 from dmfer_jax.expression_model import ExpressionModel, Photo
 from dmfer_jax.faces import FaceFinder
+from dmfer_jax.interruption import ending_tidily
 from dmfer_jax.photo_files import Listed, list_photos
 from dmfer_jax.photo_record import make_record
 from dmfer_jax.photos import read_photo
@@ -133,13 +137,16 @@ def predict_video(
       output: where to.
       aligned: whether frames are crops of one face each.
     """
-    name = f"camera {source}" if isinstance(source, int) else _name(source)
+    if isinstance(source, int):
+        name = original = f"{face_rows.CAMERA}{source}, {time.strftime('%Y-%m-%d %H.%M.%S')}"
+    else:
+        name, original = _name(source), source
     if name in output.done:
         return
     tracks = Tracks()
     output.counts.looked_at += 1
     try:
-        with output.drawn.open_video(source) if output.drawn else nullcontext() as video:
+        with output.drawn.open_video(original) if output.drawn else nullcontext() as video:
             for seconds, rgb, rate in read_frames(source):
                 followed = tracks.follow(model(rgb, aligned=aligned), seconds)
                 height, width = rgb.shape[:2]
@@ -147,12 +154,15 @@ def predict_video(
                 record = make_record(name, photo, seconds, [one.track for one in followed])
                 if video:
                     try:
-                        video.write(face_drawing.draw_faces(rgb, record["faces"]), rate)
-                    except UserError as error:  # its rows can be had all the same
+                        drawn = face_drawing.draw_faces(rgb, record["faces"])
+                        video.write(drawn, rate, seconds)
+                    except face_drawing.NotDrawn as error:  # its rows can be had all the same
                         output.counts.undrawn.append(str(error))
                         video = None
                 output.write(record)
                 output.counts.add(photo)
+    except face_drawing.NotDrawn as error:
+        output.counts.undrawn.append(str(error))
     except UserError as error:
         output.counts.failed += 1
         output.write(make_record(name, Photo([], 0, 0, str(error), "")))
@@ -179,17 +189,19 @@ def open_rows(
             f"--out is {out}, and the format {form or 'is not known by it'}; expected a file that "
             "ends in .csv or .json, or --format=csv or --format=json"
         )
-    makers = {"csv": lambda: face_rows.Csv(class_names), "json": face_rows.Json}
-    rows: Any = makers.get(form, face_rows.Table)()
+    makers = {"csv": face_rows.Csv, "json": face_rows.Json}
+    rows: Any = makers[form](class_names) if form in makers else face_rows.Table()
     if not out:
-        # A stranger's names must not steer the terminal; JSON escapes what could by itself.
-        print(command.printable(rows.header), end="")
-        yield Output(lambda record: _print(rows.format(record)), set(), Counts(), drawn)
+        # A stranger's names must not steer the terminal; and JSON has escapes of its own.
+        plain = _escape_json if form == "json" else command.printable
+        print(plain(rows.header), end="")
+        yield Output(lambda record: _print(plain(rows.format(record))), set(), Counts(), drawn)
         return
     with face_rows.RowFile(Path(out), rows) as file:
         yield Output(file.write, file.done, Counts(failed=file.failed), drawn)
 
 
+@ending_tidily()
 def main(argv: Sequence[str]) -> None:
     """Predicts what the arguments name."""
     options, names = flags.FLAGS, argv[1:]
@@ -245,8 +257,13 @@ def _name(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def _escape_json(text: str) -> str:
+    """The same JSON in ASCII, which any terminal, pipe and encoding takes."""
+    return re.sub(r"[^ -~\n]", lambda found: json.dumps(found[0])[1:-1], text)
+
+
 def _print(text: str) -> None:
-    print(command.printable(text), end="", flush=True)
+    print(text, end="", flush=True)
 
 
 def _nothing(count: int) -> None:

@@ -15,6 +15,7 @@ SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", "
 
 
 _USUAL_RATE = 25.0
+_WHOLE = 0.9  # of the frames that a file says it has; some do not count them
 
 
 class VideoFrame(NamedTuple):
@@ -32,10 +33,11 @@ class VideoFrame(NamedTuple):
 
 
 def read_frames(source: Path | int) -> Iterator[VideoFrame]:
-    """Yields the frames of a video file, or of the camera with a number until it ends.
+    """Yields the frames of a video file, or of the camera with a number.
 
     Raises:
-      UserError: there is no such file or camera, or it gives no frame.
+      UserError: there is no such file or camera, or it gives no frame; behind the last frame, if a
+        file has far fewer than it says, and of a camera that gives no more, whenever that is.
     """
     # Its complaints name no file; ours do.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -52,6 +54,7 @@ def read_frames(source: Path | int) -> Iterator[VideoFrame]:
     capture = cv2.VideoCapture(source if isinstance(source, int) else str(source.absolute()))
     rate = capture.get(cv2.CAP_PROP_FPS)
     rate = rate if 1 <= rate <= 1000 else _USUAL_RATE
+    promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)  # about so many, or nothing
     began, count = time.monotonic(), 0
     try:
         while True:
@@ -74,4 +77,11 @@ def read_frames(source: Path | int) -> Iterator[VideoFrame]:
                 if isinstance(source, int)
                 else "it is no video, or damaged"
             )
+        )
+    if isinstance(source, int):
+        raise UserError(f"{name} gives no more pictures; is it still there?")
+    if count < _WHOLE * promised:
+        raise UserError(
+            f"{name} ends after {count:,} of about {promised:,.0f} frames; it is damaged or cut "
+            "short"
         )

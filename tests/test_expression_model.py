@@ -89,6 +89,18 @@ def test_many_photos_are_told_in_their_order_and_a_broken_one_stops_nothing(mode
         assert one.faces[0].probabilities == pytest.approx(alone, abs=1e-6)
 
 
+@pytest.mark.parametrize("photo", ["photo.jpg", b"bytes", ASTRONAUT])
+def test_one_photo_is_no_list_of_photos(model, photo):
+    with pytest.raises(UserError, match="stream takes a list of photos"):
+        next(model.stream(photo))
+
+
+def test_faces_can_be_told_apart_and_counted(model, photo):
+    (face,) = model(photo)
+    assert face in {face}
+    assert face not in model(photo)
+
+
 def test_photos_are_taken_no_further_ahead_than_a_few(model):
     taken = 0
 

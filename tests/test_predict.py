@@ -251,19 +251,33 @@ def test_interrupted_video_leaves_the_whole_one_and_a_camera_what_was_seen(
         yield from itertools.islice(read_frames(video), 3)
         raise KeyboardInterrupt
 
-    drawn = tmp_path / "drawn"
-    drawn.mkdir()
-    name = "face.avi.mp4" if source == "file" else "camera 0.mp4"
-    (drawn / name).write_bytes(b"whole")
+    (drawn := tmp_path / "drawn").mkdir()
+    (drawn / "face.avi.mp4").write_bytes(b"whole")
     monkeypatch.setattr(predict, "read_frames", interrupted)
     names, camera = ([video], None) if source == "file" else ([], 0)
     with pytest.raises(KeyboardInterrupt):
         run(*names, camera=camera, draw=str(drawn))
-    assert [path.name for path in drawn.iterdir()] == [name]
-    if source == "file":
-        assert (drawn / name).read_bytes() == b"whole"
-    else:
-        assert len(list(read_frames(drawn / name))) == 3
+    assert (drawn / "face.avi.mp4").read_bytes() == b"whole"
+    seen = [path for path in drawn.iterdir() if path.name != "face.avi.mp4"]
+    assert [path.name[:9] for path in seen] == ["camera 0,"] * (source == "camera")
+    assert [len(list(read_frames(path))) for path in seen] == [3] * len(seen)
+
+
+def test_video_that_is_cut_short_has_its_frames_and_a_row_that_says_so(run, video):
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    status, printed, told = run(video, format="json")
+    rows = [json.loads(line) for line in printed.splitlines()]
+    assert status == 1
+    assert 2 < len(rows) < 9
+    assert rows[-1]["error"].endswith("of about 10 frames; it is damaged or cut short")
+    assert "could not be read: 1" in told
+
+
+def test_json_is_json_whatever_a_photo_is_called(run, folder):
+    (folder / "none.gif").rename(folder / "n\x89\x7f\U0001f600.gif")
+    _, printed, _ = run(folder / "n\x89\x7f\U0001f600.gif", format="json")
+    assert printed.isascii()
+    assert json.loads(printed)["photo"].endswith("n\x89\x7f\U0001f600.gif")
 
 
 def test_video_in_the_current_folder_may_be_named_by_the_time_of_day(tmp_path, monkeypatch):

@@ -142,7 +142,13 @@ def _open_header(encoded: bytes) -> Image.Image:
         ) from error
     if image.format == "EPS":  # a program, which Pillow would have Ghostscript run
         raise ValueError("it is a PostScript file and no image")
+    # Each scan of a progressive JPEG goes over all pixels, and may itself have a few bytes.
+    if image.format in ("JPEG", "MPO") and encoded.count(b"\xff\xda") > _MOST_SCANS:
+        raise ValueError(f"it has more than {_MOST_SCANS:,} scans, and a photo has twenty at most")
     return image
+
+
+_MOST_SCANS = 1000  # a film that a phone has put behind the photo has a few such bytes, too
 
 
 @contextlib.contextmanager

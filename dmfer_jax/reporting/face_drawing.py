@@ -50,6 +50,10 @@ def draw_faces(rgb: np.ndarray, faces: Sequence[Mapping[str, Any]], scale: float
     return image
 
 
+class NotDrawn(UserError):
+    """A video cannot be written; its frames can be looked at all the same."""
+
+
 class DrawnFiles:
     """Where drawn photos and videos go: a folder in which they lie as the originals do.
 
@@ -80,14 +84,14 @@ class DrawnFiles:
                     f"{taken[place]} and {path} would both be drawn as {place}; rename one of them"
                 )
 
-    def open_video(self, source: Path | int) -> "DrawnVideo":
+    def open_video(self, source: Path | str) -> "DrawnVideo":
         """Returns what takes the drawn frames of a video or a camera.
 
         Args:
-          source: the video, or the camera's number.
+          source: the video, or what a camera's frames are called.
         """
-        if isinstance(source, int):
-            return DrawnVideo(self._folder / f"camera {source}.mp4", endless=True)
+        if isinstance(source, str):
+            return DrawnVideo(self._folder / f"{source}.mp4", endless=True)
         return DrawnVideo(self.place(source, ".mp4"))
 
     def place(self, original: Path, suffix: str) -> Path:
@@ -122,13 +126,15 @@ class DrawnVideo:
 
     Args:
       place: of the file, which ends in .mp4.
-      endless: whether it is stopped rather than ends, as a camera's; it is kept then.
+      endless: whether it is stopped rather than ends, as a camera's; it is kept then. Its frames
+        come as they can, and each is shown until the next one.
     """
 
     def __init__(self, place: Path, *, endless: bool = False) -> None:
         self._place, self._endless = place, endless
         self._part = plain_json.partial_of(place)
         self._writer: Any = None
+        self._count = 0
 
     def __enter__(self) -> Self:
         return self
@@ -142,34 +148,51 @@ class DrawnVideo:
         if self._writer is None:
             return
         self._writer.release()
-        with plain_json.writing(self._place):
-            try:
-                if kind is None or self._endless:
-                    os.replace(self._part, self._place)
-            finally:
-                self._part.unlink(missing_ok=True)
+        try:
+            if kind is None or self._endless:
+                self._check_whole()
+                os.replace(self._part, self._place)
+        except OSError as failed:
+            raise NotDrawn(f"{self._place} cannot be written: {failed.strerror}") from failed
+        finally:
+            self._part.unlink(missing_ok=True)
 
-    def write(self, image: Any, rate: float) -> None:
+    def write(self, image: Any, rate: float, seconds: float) -> None:
         """Appends a frame.
 
         Args:
           image: a PIL image.
           rate: frames a second.
+          seconds: of the frame, from the first one on.
 
         Raises:
-          UserError: no video can be written there.
+          NotDrawn: no video can be written there.
         """
         if self._writer is None:
             self._writer = self._open(rate, image.size)
-        self._writer.write(cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR))
+        pixels = cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR)
+        for _ in range(max(round(seconds * rate) + 1 - self._count, 0) if self._endless else 1):
+            self._writer.write(pixels)
+            self._count += 1
+
+    def _check_whole(self) -> None:
+        """OpenCV says nothing of a disk that is full."""
+        written = cv2.VideoCapture(str(self._part))
+        try:
+            if written.get(cv2.CAP_PROP_FRAME_COUNT) < self._count:
+                raise NotDrawn(f"{self._place} cannot be written whole; is the disk full?")
+        finally:
+            written.release()
 
     def _open(self, rate: float, size: tuple[int, int]) -> Any:
-        with plain_json.writing(self._place):
+        try:
             self._part.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NotDrawn(f"{self._place} cannot be written: {error.strerror}") from error
         writer = cv2.VideoWriter(str(self._part), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
         if not writer.isOpened():
             self._part.unlink(missing_ok=True)
-            raise UserError(f"{self._place} cannot be written as a video")
+            raise NotDrawn(f"{self._place} cannot be written as a video")
         return writer
 
 

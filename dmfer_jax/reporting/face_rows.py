@@ -4,6 +4,7 @@ A file of CSV or JSON grows photo by photo, and a later run goes on behind the l
 whole in it. docs/use.md describes the columns and fields.
 """
 
+import contextlib
 import csv
 import fcntl
 import io
@@ -26,6 +27,10 @@ Record = Mapping[str, Any]
 
 A face: track (None of a photo), expression, probabilities, box, landmarks, score.
 """
+
+
+CAMERA = "camera "
+"""What the name of a camera's frames begins with, before its number and when it was opened."""
 
 
 class Csv:
@@ -78,10 +83,17 @@ class Csv:
 
 
 class Json:
-    """An object on a line for each photo."""
+    """An object on a line for each photo.
+
+    Args:
+      class_names: of the model.
+    """
 
     header = ""
     begins = '{"photo": '
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        self._class_names = set(class_names)
 
     def format(self, record: Record) -> str:
         """Returns the line of a photo."""
@@ -95,7 +107,14 @@ class Json:
                 raise ValueError("it is of no photo")
             if not isinstance(record["photo"], str):
                 raise ValueError("its photo is no name")
+            faces = record.get("faces", [])
+            if not isinstance(faces, list) or not all(map(self._is_ours, faces)):
+                raise ValueError("its faces are of other classes")
             yield _Found(record["photo"], record["seconds"] is not None, bool(record["error"]))
+
+    def _is_ours(self, face: Any) -> bool:
+        said = face.get("probabilities") if isinstance(face, dict) else None
+        return isinstance(said, dict) and said.keys() == self._class_names
 
 
 class Table:
@@ -143,7 +162,8 @@ class RowFile:
     """A file of rows that grows; a context manager, which holds it for this process.
 
     On entering, what an interrupted run left is read: a row that is not whole is cut off, and so
-    are all rows of a photo that lacks some, and of a video that stands last.
+    are all rows of a photo that lacks some, and of a video that stands last. What a camera saw
+    cannot be had again, and stays.
 
     Args:
       path: the file; made if it is not there.
@@ -179,7 +199,9 @@ class RowFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.close()
+        # What a full disk has refused is tried again here, and has been told.
+        with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
+            self._file.close()
 
     def write(self, record: Record) -> None:
         """Appends the rows of a photo or a frame, all at once.
@@ -233,6 +255,9 @@ class RowFile:
                 if last is None or found.photo != last.photo:
                     start, last = end, found
                     self.failed += found.failed
+                elif found.failed:  # why a video ended before its end
+                    last = found
+                    self.failed += 1
                 self.done.add(found.photo)
                 end = lines.end
         except (ValueError, RecursionError) as error:
@@ -240,7 +265,7 @@ class RowFile:
         begins = self._rows.begins.encode()
         if lines.tail[: len(begins)] != begins[: len(lines.tail)]:
             raise self._is_other("its last line is none")
-        if last and last.is_frame:
+        if last and last.is_frame and not last.photo.startswith(CAMERA):
             self.done.discard(last.photo)
             return start
         return end

@@ -14,6 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -91,6 +92,8 @@ class Gate:
         try:
             await self._serve(scope, receive, send_with_headers)
         except Refused as refused:
+            if scope["method"] == "POST":
+                await _pass_over_body(receive, self._limits.upload_bytes)
             await answer_refused(refused)(scope, receive, send_with_headers)
         except Exception as error:
             self._counts.failed += 1
@@ -128,6 +131,19 @@ class Gate:
             raise Refused(429, f"that were many photos at once; try again in {wait} s", wait)
         if wait := self._all.take(""):
             raise Refused(429, f"many people send photos just now; try again in {wait} s", wait)
+
+
+async def _pass_over_body(receive: Receive, most: int) -> None:
+    """Takes what is still arriving: a connection that is closed before that loses the answer."""
+    passed, more = 0, True
+    with anyio.move_on_after(_PATIENCE):
+        while more and passed <= most:
+            message = await receive()
+            passed += len(message.get("body", b""))
+            more = message["type"] == "http.request" and message.get("more_body", False)
+
+
+_PATIENCE = 2.0  # seconds
 
 
 def check_origin(headers: Headers) -> None:

@@ -135,9 +135,12 @@ class PhotoService:
         if width * height > self._limits.pixels:
             raise Refused(413, f"the photo has {width:,} x {height:,} pixels; {self._at_most()}")
         # What decodes it asks all that Pillow knows, and a file may be of two formats.
-        with image_header(encoded) as image:
-            if (image.format, image.size) != (kind, (width, height)):
-                raise none
+        try:
+            with image_header(encoded) as image:
+                if (image.format, image.size) != (kind, (width, height)):
+                    raise none
+        except ValueError as error:
+            raise Refused(422, f"the photo cannot be read: {error}") from None
 
     def _at_most(self) -> str:
         return f"at most {self._limits.pixels / 1e6:.3g} million are taken"

@@ -291,18 +291,28 @@ const CAMERA_ERRORS = {
   NotReadableError: "the camera cannot be read; another program may be using it",
 };
 
+let opening = false;
 at("open-camera").addEventListener("click", async () => {
+  if (stream) at("take").focus();
+  if (stream || opening) return; // a second camera would stay on
   if (!navigator.mediaDevices) {
     complain("browsers give the camera to pages of this machine or over https only; choose a photo, which on a phone can be a new one");
     return;
   }
   say("Waiting for the camera …", true);
+  opening = true;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: 1280 } } });
   } catch (error) {
     complain(CAMERA_ERRORS[error.name] || "the camera cannot be opened; choose a photo instead");
     return;
+  } finally {
+    opening = false;
   }
+  stream.getVideoTracks()[0].addEventListener("ended", () => {
+    closeCamera();
+    complain("the camera went away; choose a photo instead");
+  });
   at("video").srcObject = stream;
   at("camera").hidden = false;
   await at("video").play().catch(() => null);

@@ -165,6 +165,17 @@ def test_postscript_is_refused_before_a_program_runs_it():
         open_image(program, 3)
 
 
+def test_jpeg_of_endless_scans_is_refused_before_it_is_decoded():
+    file = io.BytesIO()
+    Image.new("L", (64, 64)).save(file, "JPEG", progressive=True)
+    photo = file.getvalue()
+    assert decode_image(photo, 64, 1).shape == (64, 64, 1)
+    start = photo.index(b"\xff\xda")
+    scan = photo[start : photo.index(b"\xff", start + 2)]
+    with pytest.raises(ValueError, match="it has more than 1,000 scans"):
+        decode_image(photo[:start] + scan * 1001 + photo[start:], 64, 1)
+
+
 def test_exif_entry_of_a_wrong_type_does_not_cost_the_image():
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6

@@ -49,7 +49,7 @@ def write(path, rows, records=RECORDS) -> RowFile:
     return file
 
 
-@pytest.mark.parametrize("rows", [Csv(NAMES), Json()])
+@pytest.mark.parametrize("rows", [Csv(NAMES), Json(NAMES)])
 def test_a_run_killed_at_any_byte_is_gone_on_with(rows, tmp_path):
     path = tmp_path / "rows"
     write(path, rows)
@@ -93,7 +93,7 @@ def test_no_cell_of_a_file_name_is_a_formula(first, tmp_path):
 
 
 def test_json_is_a_photo_on_each_line(tmp_path):
-    write(tmp_path / "rows.json", Json())
+    write(tmp_path / "rows.json", Json(NAMES))
     lines = (tmp_path / "rows.json").read_text().splitlines()
     assert [json.loads(line) for line in lines] == RECORDS
 
@@ -106,7 +106,7 @@ def test_done_and_failed_count_what_was_there(tmp_path):
         assert file.failed == 1
 
 
-@pytest.mark.parametrize("rows", [Csv(NAMES), Json()])
+@pytest.mark.parametrize("rows", [Csv(NAMES), Json(NAMES)])
 def test_a_video_that_stands_last_is_begun_again(rows, tmp_path):
     frames = [record("v.mp4", 2, seconds=0.04 * frame) for frame in range(3)]
     write(tmp_path / "rows", rows, RECORDS)
@@ -119,7 +119,42 @@ def test_a_video_that_stands_last_is_begun_again(rows, tmp_path):
     assert (tmp_path / "rows").read_bytes() == before
 
 
-@pytest.mark.parametrize("rows", [Csv(NAMES), Json()])
+@pytest.mark.parametrize("rows", [Csv(NAMES), Json(NAMES)])
+def test_a_video_that_ended_early_and_what_a_camera_saw_stay(rows, tmp_path):
+    camera = "camera 0, 2026-11-27 03.50.00"
+    frames = [record("v.mp4", 1, seconds=0.0), record("v.mp4", 0, error="it is cut short")]
+    frames += [record(camera, 1, seconds=0.04 * frame) for frame in range(2)]
+    for written in (frames[:2], frames[2:]):
+        with RowFile(tmp_path / "rows", rows) as file:
+            for frame in written:
+                file.write(frame)
+    before = (tmp_path / "rows").read_bytes()
+    with RowFile(tmp_path / "rows", rows) as file:
+        assert file.done == {"v.mp4", camera}
+        assert file.failed == 1
+    assert (tmp_path / "rows").read_bytes() == before
+
+
+def test_rows_of_another_model_are_left_alone(tmp_path):
+    write(tmp_path / "rows", Json(NAMES))
+    with pytest.raises(UserError, match="line 1: its faces are of other classes"):
+        write(tmp_path / "rows", Json(["calm", *NAMES[1:]]))
+
+
+def test_a_full_disk_is_told_once(tmp_path):
+    rows = RowFile(tmp_path / "rows", Csv(NAMES))
+
+    def write_to_a_full_disk() -> None:
+        with rows:
+            rows._file.close()
+            rows._file = open("/dev/full", "ab")  # noqa: SIM115 (rows closes it)
+            rows.write(RECORDS[0])
+
+    with pytest.raises(UserError, match="No space left"):
+        write_to_a_full_disk()
+
+
+@pytest.mark.parametrize("rows", [Csv(NAMES), Json(NAMES)])
 @pytest.mark.parametrize(
     "text", ["hello", "hello\n", "name,label\na,b\n", '{"a": 1}\n', "{\n}\n", '{"a": 1}', "\0"]
 )
@@ -139,8 +174,8 @@ def test_rows_of_a_model_with_other_classes_are_left_alone(tmp_path):
 
 def test_two_processes_cannot_write_one_file(tmp_path):
     path = tmp_path / "rows"
-    with RowFile(path, Json()), pytest.raises(UserError, match="by another process"):
-        RowFile(path, Json()).__enter__()
+    with RowFile(path, Json(NAMES)), pytest.raises(UserError, match="by another process"):
+        RowFile(path, Json(NAMES)).__enter__()
 
 
 def test_table_tells_the_two_likeliest_and_why_there_is_no_face():

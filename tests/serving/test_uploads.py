@@ -22,12 +22,13 @@ from tests.serving.tiny_server import FACE, encode, refusal
         (b"I am no photo", 415, "expected one of JPEG, PNG, WebP, GIF, BMP"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "no photo"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", 415, "no photo"),
+        (FACE[:-2] + b"\xff\xda" * 1001 + FACE[-2:], 422, "more than 1,000 scans"),
         (encode(np.zeros((9, 9), np.uint8), "TIFF"), 415, "no photo"),
         (FACE[: len(FACE) // 2], 422, "cannot be decoded"),
         (FACE[:100], 422, "damaged"),
         (FACE[:4] + bytes(1000), 415, "no photo"),
     ],
-    ids=["empty", "text", "svg", "postscript", "tiff", "half", "header", "zeros"],
+    ids=["empty", "text", "svg", "postscript", "scans", "tiff", "half", "header", "zeros"],
 )
 @pytest.mark.parametrize("address", ["/api/faces", "/api/explain?face=1"])
 def test_what_is_no_sound_photo_is_refused_in_plain_words(connect, address, content, status, said):
