@@ -19,7 +19,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 import dmfer_jax
-from dmfer_jax import command, run_folder, sharding
+from dmfer_jax import command, initial, run_folder, sharding
 from dmfer_jax.config import split_dataset, validate
 from dmfer_jax.data import preprocessing
 from dmfer_jax.errors import UserError
@@ -32,7 +32,8 @@ from dmfer_jax.reporting import writers
 from dmfer_jax.state import TrainState
 from dmfer_jax.trained import load_trained
 from dmfer_jax.weights.npz import save_npz
-from dmfer_jax.weights.portable import save_portable
+from dmfer_jax.weights.portable import check_finite, save_portable
+from dmfer_jax.weights.pytorch import to_state_dict
 from dmfer_jax.weights.sealing import Manifest
 
 FORMATS = ("safetensors", "stablehlo", "onnx", "npz")
@@ -106,7 +107,7 @@ def take_from_run(
         preprocessing=preprocessing.describe(options.image_size, options.channels),
         model=model,
         training={
-            **_describe_training(which, config, train_state, note),
+            **_describe_training(workdir, which, config, train_state, note),
             "temperature": temperature,
         },
         scores=_find_scores(workdir, options.valid_split, int(train_state.step), temperature),
@@ -137,8 +138,10 @@ def write(
       calibrate_on: of `save_onnx`.
 
     Raises:
-      UserError: the network cannot be written so, or a package for it is not installed.
+      UserError: the network cannot be written so, has a weight that is not finite, or a package
+        for it is not installed.
     """
+    check_finite(to_state_dict(variables))
     if to == "npz":
         save_npz(out, manifest, variables)
     elif to == "stablehlo":
@@ -161,10 +164,11 @@ def _calibrate(
 
 
 def _describe_training(
-    which: str, config: ConfigDict, train_state: TrainState, note: dict[str, Any]
+    workdir: Path, which: str, config: ConfigDict, train_state: TrainState, note: dict[str, Any]
 ) -> dict[str, Any]:
     """What the network was trained on, for how long, and which of its epochs this is."""
     options: Any = config.data
+    before = initial.describe_start(workdir).get("init_from", {}).get("trained_on")
     is_ferplus = split_dataset(options.dataset)[0] == "ferplus"
     return {
         # Its full name; of format 1 only what was asked for is known.
@@ -179,6 +183,7 @@ def _describe_training(
         "step": int(train_state.step),
         "epoch": note["epoch"],
         "moving_average": train_state.ema is not None,
+        **({"began_on": before} if before else {}),
     }
 
 

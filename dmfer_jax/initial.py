@@ -18,10 +18,10 @@ from ml_collections import ConfigDict
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import plain_json
 from dmfer_jax.state import TrainState, with_variables
-from dmfer_jax.weights.manifest import list_files
+from dmfer_jax.weights.manifest import is_manifest, list_files
 from dmfer_jax.weights.matching import Match, match
 from dmfer_jax.weights.packaged import packaged_weights
-from dmfer_jax.weights.portable import find_manifest
+from dmfer_jax.weights.portable import find_manifest, load_portable
 from dmfer_jax.weights.pytorch import from_state_dict, to_state_dict
 from dmfer_jax.weights.reading import read_weights
 
@@ -51,6 +51,7 @@ def read_initial_weights(
     like: TrainState,
     class_names: Sequence[str],
     begins: bool,
+    dataset: str = "",
 ) -> InitialWeights | None:
     """Reads what a run is to begin with, prints what of it is used, and keeps a record of it.
 
@@ -60,6 +61,7 @@ def read_initial_weights(
       like: shapes of its state.
       class_names: that it learns to tell apart, in label order.
       begins: whether the run does; one that goes on has its weights from its checkpoint.
+      dataset: full name of what it is trained on; that of the config if not given.
 
     Returns:
       The weights; None where the run goes on, or begins with random ones.
@@ -77,7 +79,8 @@ def read_initial_weights(
             print("note: config.model.frozen_stages freezes weights that are drawn at random")
         return None
     path = _path(fields.init_from)
-    found, trained_on = _match_file(path, config, like, class_names)
+    dataset = dataset or fields.data.dataset
+    found, trained_on = _match_file(path, config, like, class_names, dataset)
     record = {
         "file": path.name,
         "sha256": _digest(path),
@@ -110,11 +113,13 @@ def _path(init_from: str) -> Path:
 
 
 def _match_file(
-    path: Path, config: ConfigDict, like: TrainState, class_names: Sequence[str]
-) -> tuple[Match, list[str]]:
-    """Returns what a file has, and the splits of the run's own dataset that it was trained on."""
+    path: Path, config: ConfigDict, like: TrainState, class_names: Sequence[str], dataset: str
+) -> tuple[Match, dict[str, list[str]]]:
+    """Returns what a file has, and the splits of each dataset that it was trained on."""
     fields: Any = config
-    tensors, manifest = read_weights(path), find_manifest(path)
+    manifest = find_manifest(path)
+    # Of a file of ours every byte is checked.
+    tensors = to_state_dict(load_portable(path)[1]) if manifest else read_weights(path)
     same = manifest is None or manifest.labels == tuple(class_names)
     options = fields.model.backbone, fields.init_normalization
     try:
@@ -122,17 +127,15 @@ def _match_file(
     except UserError as error:
         raise UserError(f"config.init_from={path}: {error}") from error
     if manifest is None:
-        return found, []
-    notes, trained_on = [*found.notes], []
+        return found, {}
+    notes, trained_on = [*found.notes], manifest.trained_on()
     if not same:
         notes.append(f"its classes are others, or in another order: {', '.join(manifest.labels)}")
-    splits = manifest.training.get("train_splits")
-    if manifest.training.get("dataset") == fields.data.dataset and isinstance(splits, list):
-        trained_on = [str(name) for name in splits]
-    if known := {fields.data.valid_split, *fields.data.test_splits} & {*trained_on}:
+    scored = {fields.data.valid_split, *fields.data.test_splits}
+    if known := scored & {*trained_on.get(dataset, ())}:
         notes.append(
-            f"it was trained on {' and '.join(sorted(known))} of {fields.data.dataset}: scores on "
-            "these images will be too high, and choose no epoch"
+            f"it was trained on {' and '.join(sorted(known))} of {dataset}: scores on these images "
+            "will be too high, and choose no epoch"
         )
     return found._replace(notes=tuple(notes)), trained_on
 
@@ -185,9 +188,9 @@ def _recorded(workdir: Path) -> dict[str, Any] | None:
 def _digest(path: Path) -> str:
     """SHA-256 of the file; of a manifest, followed by the files that it names."""
     with path.open("rb") as file:
-        begins = file.read(1)
+        begins = file.read(512)
     digest = hashlib.sha256()
-    for part in list_files(path) if begins == b"[" else [path]:
+    for part in list_files(path) if is_manifest(begins) else [path]:
         with part.open("rb") as file:
             hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()

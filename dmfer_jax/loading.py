@@ -174,7 +174,12 @@ def _check_variables(model: Dmfer, variables: Mapping[str, Any], image: tuple[in
     """Refuses weights that are not those of the network: names and shapes, none less, none more."""
     size, channels = image
     images = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
-    expected = jax.eval_shape(model.init, jax.random.key(0), images)
+    try:
+        expected = jax.eval_shape(model.init, jax.random.key(0), images)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"the network that it describes cannot take images of {size} pixels ({error})"
+        ) from error
     wanted, found = _shapes(expected), _shapes(variables)
     for path in sorted(wanted.keys() | found.keys()):
         if wanted.get(path) != found.get(path):

@@ -19,6 +19,7 @@ from dmfer_jax.loading import find_model, load_weights, make_network
 from dmfer_jax.reporting import report as reports
 from dmfer_jax.scoring import Trained
 from dmfer_jax.trained import load_trained
+from dmfer_jax.weights.sealing import trained_on
 
 Loaded = tuple[steps.EvalStep, Trained, dict[str, Any]]
 """An evaluation step, what it scores, and the checkpoint's note."""
@@ -132,7 +133,8 @@ def of_model(
     data.data_dir = data_dir or data.data_dir
     data.image_size, data.channels = manifest.image_size, manifest.channels
     if split_dataset(dataset)[0] == "ferplus":
-        data.protocol = protocol or training.get("protocol") or data.protocol
+        said = training.get("protocol")
+        data.protocol = protocol or (said if isinstance(said, str) else "") or data.protocol
     validate(config)
 
     def load(mesh: Mesh, class_names: Sequence[str]) -> Loaded:
@@ -193,10 +195,8 @@ def _number(training: Mapping[str, Any], name: str) -> Any:
 
 def _seen(training: Mapping[str, Any], dataset: str, names: Sequence[str]) -> dict[str, Any]:
     """Which of the splits a model was trained on, as far as its file says so."""
-    trained_on = training.get("train_splits")
-    if training.get("dataset") != dataset or not isinstance(trained_on, list):
-        return {}
-    seen = [name for name in names if name in trained_on]
+    known = trained_on(training).get(dataset, ())
+    seen = [name for name in names if name in known]
     return {"seen": seen} if seen else {}
 
 

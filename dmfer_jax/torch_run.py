@@ -205,7 +205,10 @@ def make_trainer(run: Run, system: str, begins: bool) -> Any:
 
     first = jax.jit(draw, out_shardings=sharding.replicated(run.mesh))()
     classes = run.train.class_names
-    if weights := initial.read_initial_weights(run.config, run.workdir, first, classes, begins):
+    dataset = run.description["dataset"]
+    if weights := initial.read_initial_weights(
+        run.config, run.workdir, first, classes, begins, dataset
+    ):
         first = weights.put_into(first)
         if not weights.fitted:
             first = norm_statistics.fit_backbone(run, first)

@@ -91,8 +91,11 @@ def go_on(run: Run, began: float) -> dict[str, Any]:
         # Lowered here: Python does one thing at a time, and what compiles first runs first.
         begins = checkpoints.step("last") is None
         classes = run.train.class_names
+        dataset = run.description["dataset"]
         weights = distributed.main_first(
-            lambda: initial.read_initial_weights(run.config, workdir, like, classes, begins)
+            lambda: initial.read_initial_weights(
+                run.config, workdir, like, classes, begins, dataset
+            )
         )
         init = compiling.compile_beside(first_state.lower().compile) if begins else None
         train_step = compiling.compile_beside(lambda: compile_train_step(run, like))

@@ -21,6 +21,7 @@ from dmfer_jax.reporting import figures
 from dmfer_jax.state import TrainState
 from dmfer_jax.weights.face import FACE_WEIGHTS
 from dmfer_jax.weights.manifest import list_files
+from dmfer_jax.weights.packaged import packaged_models
 from dmfer_jax.weights.pytorch import to_state_dict
 from tests.models.variables import draw_variables
 from tests.weights.test_matching import as_torchvision
@@ -123,14 +124,26 @@ def test_the_model_of_the_package_begins_a_run_with_its_head_on_its_own_classes_
         "no epoch"
     )
     assert record["notes"] == [*[note] * len(random), known]
-    assert record["trained_on"] == ["train", "valid"]
+    assert record["trained_on"] == {"ferplus": ["train", "valid"]}
     config.data.dataset = "folder/mine"
     read_initial_weights(config, tmp_path, like, classes, begins=True)
-    record = describe_start(tmp_path)["init_from"]
-    assert (record["notes"], record["trained_on"]) == ([note] * len(random), [])
+    assert describe_start(tmp_path)["init_from"]["notes"] == [note] * len(random)
+    config.data.dataset = "folder"
+    read_initial_weights(config, tmp_path, like, classes, begins=True, dataset="ferplus")
+    assert describe_start(tmp_path)["init_from"]["notes"] == [*[note] * len(random), known]
     assert weights is not None
     assert len(weights.taken) == record["matched"] > 100
     assert any(name.startswith("head.") for name in weights.taken) == (not random)
+
+
+def test_a_damaged_file_of_ours_begins_nothing(tmp_path):
+    config: Any = load_config("configs/ferplus_face_cpu.py")
+    content = bytearray(packaged_models()["ferplus-small"].read_bytes())
+    content[len(content) // 2] ^= 1
+    config.init_from = str(tmp_path / "damaged.safetensors")
+    Path(config.init_from).write_bytes(content)
+    with pytest.raises(UserError, match=r"damaged\.safetensors.* is damaged"):
+        read_initial_weights(config, tmp_path, SimpleNamespace(), EXPRESSION_NAMES, begins=True)
 
 
 def test_file_that_does_not_fit_is_named_and_leaves_no_record(tiny_config, tmp_path):

@@ -31,7 +31,8 @@ def images_of_folder(folder: Path, manifest: Manifest) -> np.ndarray:
         be decoded.
     """
     endings = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings)
+    named = (path for path in folder.rglob("*") if path.suffix.lower() in endings)
+    files = sorted(path for path in named if path.is_file())
     if not files:
         raise UserError(
             f"{folder} holds no picture ({', '.join(endings)}); expected a folder of aligned faces"

@@ -8,6 +8,7 @@ names, "preprocessing" says how a picture becomes an image. Its digests cover th
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def save_onnx(
     onnx.checker.check_model(model, full_check=True)
     if calibrate_on is not None:
         model = quantize(model, calibrate_on)
+        manifest = replace(manifest, scores=None)  # they are those of the network in float32
     precision = "float32" if calibrate_on is None else "int8"
     described = seal(manifest, FORMAT, {_GRAPH: _bytes_of(model)}, **{PRECISION: precision})
     texts = {name: json.dumps(value, ensure_ascii=False) for name, value in described.items()}

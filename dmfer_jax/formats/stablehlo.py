@@ -80,7 +80,12 @@ def load_stablehlo(path: str | os.PathLike[str]) -> Loaded:
         described = strict_json.parse_object(text)
         manifest = unseal(described, FORMAT)
         check_digest(described, _PROGRAM, np.frombuffer(program, np.uint8))
-        exported = export.deserialize(bytearray(program))
+        try:
+            exported = export.deserialize(bytearray(program))
+        except Exception as error:  # of kinds that nobody lists
+            raise ValueError(
+                f"JAX {jax.__version__} cannot read its program ({type(error).__name__}: {error})"
+            ) from None
         size, channels = manifest.image_size, manifest.channels
         taken = [str(one) for one in exported.in_avals]
         if taken != [f"uint8[n,{size},{size},{channels}]"]:

@@ -195,7 +195,8 @@ WRITERS = {
     "transpose": _transpose,
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,
-    "squeeze": _reshape,
+    # Its "dimensions" are axes of size 1.
+    "squeeze": lambda graph, operands, params, shape: _reshape(graph, operands, {}, shape),
     "expand_dims": _reshape,
     "concatenate": _concatenate,
     "stack": _stack,

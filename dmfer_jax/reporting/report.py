@@ -8,7 +8,7 @@ A report is a plain dict:
                   what the file says of it
     seen          the scored splits that such a network was trained on; absent where there are none
     init_from     of a run that began with weights: the file, what was taken of it, and trained_on,
-                  the splits of the same dataset that it says it was trained on
+                  {dataset: its splits} that it says it was trained on
     differs       where the records are not as published, sentences; where they are not
     train_splits  splits trained on, where it is not "train" alone
     limit         examples of each split used, at the most; where it is not all
@@ -242,7 +242,8 @@ def _heading(report: Mapping[str, Any]) -> list[str]:
     if seen := report.get("seen"):
         lines.append(f"the model was trained on {' and '.join(seen)}: these are no new faces")
     scored = {name for entry in report["checkpoints"].values() for name in entry["splits"]}
-    if seen := sorted(scored & {*report.get("init_from", {}).get("trained_on", ())}):
+    before = report.get("init_from", {}).get("trained_on", {})
+    if seen := sorted(scored & {*before.get(report["dataset"], ())}):
         lines.append(f"it began with weights of {' and '.join(seen)}: these are no new faces")
     if differs := report.get("differs"):
         lines.append(f"records differ from what is published: {'; '.join(differs)}")

@@ -8,6 +8,7 @@ from typing import Any
 from markdown_it import MarkdownIt
 
 from dmfer_jax.errors import UserError
+from dmfer_jax.weights.sealing import trained_on
 
 _MOST_CHARACTERS = 2**20
 
@@ -55,8 +56,7 @@ def _write_card(name: str, manifest: Mapping[str, Any]) -> str:
     ]
     colour = "grey" if manifest["channels"] == 1 else "colour"
     split = _plain(scores.get("split", ""))
-    trained_on = training.get("train_splits")
-    known = isinstance(trained_on, list) and split in trained_on
+    known = split in trained_on(training).get(training.get("dataset"), ())
     seen = ", which it was trained on, too" if known else ""
     parts = [
         f"# {_plain(name)}",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dmfer_jax.errors import UserError
 from dmfer_jax.models.face_resnet import BLOCKS
 from dmfer_jax.models.resnet import BatchNorm
 
@@ -43,6 +44,9 @@ def translate(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray],
     Returns:
       Name of `pytorch.to_state_dict` -> array, of as many layers as the file has, and the names of
       its other tensors.
+
+    Raises:
+      UserError: the shapes of a layer do not fit each other.
     """
     found: dict[str, np.ndarray] = {}
     used = set()
@@ -51,7 +55,11 @@ def translate(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray],
         if all(name in tensors for name in names):
             used.update(names)
             kernel, bias, scale, shift = (tensors[name].astype(np.float64) for name in names)
-            if theirs == _STEM and kernel.ndim == 4 and kernel.shape[2] == 3:
+            each = {bias.shape, scale.shape, shift.shape}
+            if kernel.ndim != 4 or each != {kernel.shape[3:]}:
+                shapes = ", ".join(f"{name} {tensors[name].shape}" for name in names)
+                raise UserError(f"the layer {theirs} is no convolution with a scale: {shapes}")
+            if theirs == _STEM and kernel.shape[2] == 3:
                 bias = bias + np.einsum("hwio,i->o", kernel, (127.5 - np.array(MEAN)) / DIVISOR)
                 kernel = kernel * (127.5 / DIVISOR)
             found |= {

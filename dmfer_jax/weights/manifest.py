@@ -19,6 +19,11 @@ MAX_MANIFEST_BYTES = 4 * 2**20
 _QUANTIZED: dict[str, Any] = {"uint8": np.dtype("u1"), "uint16": np.dtype("<u2")}
 
 
+def is_manifest(start: bytes) -> bool:
+    """Whether a file that begins so is one; a brace behind eight bytes is safetensors' header."""
+    return start[8:9] != b"{" and start.lstrip()[:1] == b"["
+
+
 def read_manifest(text: bytes, folder: Path, max_bytes: int) -> dict[str, np.ndarray]:
     """Returns the tensors that a manifest lists.
 

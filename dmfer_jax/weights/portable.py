@@ -60,7 +60,7 @@ def save_portable(
         network.
     """
     tensors = to_state_dict(variables)
-    _check_finite(tensors)
+    check_finite(tensors)
     if half:
         with np.errstate(over="ignore"):  # refused below
             tensors = {
@@ -69,7 +69,7 @@ def save_portable(
             }
     described = seal(manifest, FORMAT, tensors)
     _check_rows(described["labels"], described["tensors"])
-    _check_finite({name: array.astype(np.float32) for name, array in tensors.items()})
+    check_finite({name: array.astype(np.float32) for name, array in tensors.items()})
     text = json.dumps(described, ensure_ascii=False, allow_nan=False)
     # Not save_file: it lets nobody but its owner read the file.
     content = safetensors.numpy.save(tensors, metadata={METADATA_KEY: text})
@@ -93,7 +93,7 @@ def load_portable(path: str | os.PathLike[str]) -> tuple[Manifest, dict[str, Any
         header = _read_header(path)
         manifest, described = _manifest_of(header)
         tensors = _read_tensors(path, header, described)
-        _check_finite(tensors)
+        check_finite(tensors)
         variables = from_state_dict(tensors)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
@@ -210,7 +210,12 @@ def _check_rows(labels: Sequence[str], tensors: Mapping[str, Any]) -> None:
             )
 
 
-def _check_finite(tensors: Mapping[str, np.ndarray]) -> None:
+def check_finite(tensors: Mapping[str, np.ndarray]) -> None:
+    """Refuses tensors that are not float32, or hold what is no number.
+
+    Raises:
+      UserError: naming the first one.
+    """
     for name, array in tensors.items():
         if array.dtype != np.float32:
             raise UserError(f"tensor {name[:80]!r} is {array.dtype}; expected float32")

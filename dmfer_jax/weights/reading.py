@@ -15,7 +15,7 @@ import safetensors
 
 from dmfer_jax.errors import UserError
 from dmfer_jax.weights import torch_files
-from dmfer_jax.weights.manifest import MAX_MANIFEST_BYTES, read_manifest
+from dmfer_jax.weights.manifest import MAX_MANIFEST_BYTES, is_manifest, read_manifest
 from dmfer_jax.weights.pickle_machine import shown
 from dmfer_jax.weights.torch_pickle import Tensor, view
 
@@ -111,7 +111,7 @@ def _read(file: BinaryIO, size: int, folder: Path) -> dict[str, np.ndarray]:
         return _torch_tensors(torch_files.read_legacy(file, size))
     if start[8:9] == b"{":
         return _read_safetensors(file, size)
-    if start.lstrip()[:1] == b"[" and size <= MAX_MANIFEST_BYTES:
+    if is_manifest(start) and size <= MAX_MANIFEST_BYTES:
         return read_manifest(file.read(), folder, MAX_BYTES)
     raise UserError(_describe(start))
 

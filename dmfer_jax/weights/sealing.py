@@ -33,7 +33,8 @@ class Manifest:
       channels: 3 (RGB) or 1 (grey).
       preprocessing: how a picture becomes the network's input (`data.preprocessing.describe`).
       model: the network's options, as `models.dmfer.Dmfer` takes them.
-      training: dataset, protocol, splits, step, epoch and how it was chosen.
+      training: dataset, protocol, splits, step, epoch and how it was chosen; and began_on, what the
+        weights that it began with were trained on, as of `trained_on`, if anything is known.
       scores: on the validation split; None where it was not scored.
       code_version: of this package.
       licence: of the weights, for a model card; "" where nothing was said.
@@ -50,6 +51,24 @@ class Manifest:
     code_version: str
     licence: str = ""
     notes: str = ""
+
+    def trained_on(self) -> dict[str, list[str]]:
+        """Returns {dataset: its splits} that the weights have seen, as far as the file says so."""
+        return trained_on(self.training)
+
+
+def trained_on(training: Any) -> dict[str, list[str]]:
+    """Returns {dataset: its splits} of what a manifest, perhaps a stranger's, says of training."""
+    if not isinstance(training, Mapping):
+        return {}
+    before = training.get("began_on")
+    said = [*before.items()] if isinstance(before, Mapping) else []
+    seen: dict[str, list[str]] = {}
+    for dataset, splits in [*said, (training.get("dataset"), training.get("train_splits"))]:
+        if isinstance(dataset, str) and isinstance(splits, list):
+            names = [*seen.get(dataset, []), *map(str, splits)]
+            seen[dataset] = list(dict.fromkeys(names))
+    return seen
 
 
 def seal(
@@ -69,6 +88,9 @@ def seal(
     Raises:
       UserError: a field is not what it must be.
     """
+    for name, text in (("licence", manifest.licence), ("notes", manifest.notes)):
+        if not text.isascii() and text != text.encode(errors="replace").decode():
+            raise UserError(f"the {name} {text!r:.60} is no text in UTF-8")
     described = to_plain(dataclasses.asdict(manifest))
     described = {"format": kind, "version": VERSION, **described, **more}
     described["tensors"] = {name: describe(array) for name, array in sorted(tensors.items())}

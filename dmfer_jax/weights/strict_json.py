@@ -29,8 +29,8 @@ def parse(text: bytes) -> Any:
       text: UTF-8, of a size that was checked: what is made of it may need 30 times its memory.
 
     Raises:
-      ValueError: it is no such text, has a key twice, a number that is not finite or has thousands
-        of digits, or too many levels. The message is the reason alone.
+      ValueError: it is no such text, has a key twice, a number that is not finite, or a whole one
+        of more than 64 bits, or too many levels. The message is the reason alone.
     """
     try:
         value = json.loads(
@@ -38,6 +38,7 @@ def parse(text: bytes) -> Any:
             object_pairs_hook=_unique,
             parse_constant=_refuse_constant,
             parse_float=_finite,
+            parse_int=_whole,
         )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
@@ -66,6 +67,13 @@ def _refuse_constant(name: str) -> float:
 def _finite(digits: str) -> float:
     number = float(digits)
     if number in (float("inf"), float("-inf")):
+        raise ValueError(f"it has the number {digits[:40]}, which is too large")
+    return number
+
+
+def _whole(digits: str) -> int:
+    number = int(digits)
+    if abs(number) >= 2**63:
         raise ValueError(f"it has the number {digits[:40]}, which is too large")
     return number
 

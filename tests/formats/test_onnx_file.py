@@ -43,6 +43,7 @@ def saved(network, tmp_path_factory):
 OPTIONS = [
     ({"backbone": "resnet50", "stem": "small", "stem_stride": 2, "depthwise": True}, 3),
     ({"attention": "squeeze_excite", "compress": "top", "flip_average": True}, 3),
+    ({"heads": 1}, 1),
     ({"attention": "none", "scales": "shallow", "shallow_stage": 2, "learned_centers": True}, 1),
     ({"scales": "deep", "compress": "top", "cosine_scale": 8.0, "attentive": True}, 1),
     ({"backbone": "face_resnet", "scales": "deep", "flip_average": True, "dropout": 0.5}, 1),

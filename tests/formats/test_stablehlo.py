@@ -68,6 +68,15 @@ def test_changed_byte_is_found(saved, tmp_path, place):
         load_exported(path)
 
 
+@pytest.mark.parametrize("program", [b"", b"no program", bytes(1000)])
+def test_program_that_jax_cannot_read_is_refused(network, tmp_path, monkeypatch, program):
+    path = tmp_path / "old.stablehlo"
+    monkeypatch.setattr(export.Exported, "serialize", lambda _: program)
+    save_stablehlo(path, *network)
+    with pytest.raises(UserError, match=r"old\.stablehlo: JAX .* cannot read its program"):
+        load_exported(path)
+
+
 def test_other_files_are_refused(saved, tmp_path):
     (tmp_path / "short.stablehlo").write_bytes(saved.read_bytes()[:-100])
     (tmp_path / "text.stablehlo").write_text("no program")

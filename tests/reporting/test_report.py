@@ -171,7 +171,7 @@ def test_training_labels_of_another_protocol_are_named():
 
 
 def test_images_that_the_first_weights_had_seen_are_named():
-    started = {"file": "x.safetensors", "trained_on": ["train", "valid"]}
+    started = {"file": "x.safetensors", "trained_on": {"ferplus": ["train", "valid"]}}
     said = "it began with weights of valid: these are no new faces"
     assert said in printed(make_report() | {"init_from": started})
     assert "no new faces" not in printed(make_report() | {"init_from": {"file": "x.pth"}})

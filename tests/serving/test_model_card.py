@@ -30,14 +30,18 @@ def test_card_that_is_no_text_is_told(tmp_path):
 
 def test_split_that_was_trained_on_is_called_so(tmp_path):
     path = tmp_path / "none.safetensors"
-    trained = {"train_splits": ["train", "valid"]}
+    trained = {"dataset": "ferplus", "train_splits": ["train", "valid"]}
     assert "valid*, which it was trained on, too:" in read_card(
         path, "x", describe(training=trained)
     )
-    held_out = read_card(path, "x", describe(training={"train_splits": ["train"]}))
+    held_out = read_card(
+        path, "x", describe(training={"dataset": "ferplus", "train_splits": ["train"]})
+    )
     assert "split *valid*:" in held_out
     for unlike in ("train", 5, None):
-        made = read_card(path, "x", describe(training={"train_splits": unlike}))
+        made = read_card(
+            path, "x", describe(training={"dataset": "ferplus", "train_splits": unlike})
+        )
         assert "split *valid*:" in made
     assert "The file has no scores." in read_card(path, "x", describe(scores=None))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dmfer_jax.errors import UserError
-from dmfer_jax.weights.face import FACE_WEIGHTS
+from dmfer_jax.weights.face import FACE_WEIGHTS, translate
 from dmfer_jax.weights.manifest import list_files
 from dmfer_jax.weights.reading import read_weights
 
@@ -44,6 +44,20 @@ def test_tensors_lie_end_to_end_in_the_files_of_their_group(tmp_path):
     np.testing.assert_array_equal(tensors["a"], [[-3, -2.5], [-2, 124.5]])
     np.testing.assert_array_equal(tensors["b"], [1.5, -2])
     np.testing.assert_array_equal(tensors["c"], [[1, 2], [16384.75, 1.25]])
+
+
+@pytest.mark.parametrize("part", ["conv/filters", "conv/bias", "scale/weights"])
+def test_face_network_of_other_shapes_is_refused(part):
+    tensors = dict(read_weights(FACE_WEIGHTS))
+    tensors[f"conv32_down/{part}"] = np.zeros(5, np.float32)
+    with pytest.raises(UserError, match=r"conv32_down is no convolution with a scale: .*\(5,\)"):
+        translate(tensors)
+
+
+def test_whole_number_that_no_machine_has_is_refused(tmp_path):
+    path = write(tmp_path, json.dumps([{"paths": [], "weights": [], "x": 10**30}]))
+    with pytest.raises(UserError, match="which is too large"):
+        read_weights(path)
 
 
 def test_the_face_weights_in_this_package_are_all_there():
