@@ -107,6 +107,7 @@ def get_config() -> ConfigDict:
     optimizer.layer_decay = 1.0  # stage 4 learns at this times the rate, stage 3 at its square, ...
     optimizer.warmup_epochs = 2.0  # linear, from 0; then half a cosine down to 0
     optimizer.clip_norm = 5.0  # of the whole gradient; 0 is off
+    optimizer.sam_rho = 0.0  # radius of SAM, such as 0.05; a step takes twice the time; 0 is off
     optimizer.ema_decay = 0.0  # moving average of the weights, used to evaluate; 0 is off
 
     config.train = train = ConfigDict()
@@ -190,6 +191,7 @@ _WITHIN: dict[str, tuple[float, float]] = {
     "loss.center_rate": (0, 1),
     "optimizer.momentum": (0, 0.9999),
     "optimizer.layer_decay": (0.01, 1),
+    "optimizer.sam_rho": (0, 10),
     "optimizer.ema_decay": (0, 0.99999),
 }
 

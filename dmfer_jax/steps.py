@@ -33,6 +33,9 @@ def make_train_step(
 ) -> TrainStep:
     """Returns the jitted step: augment, forward, losses, backward, update; its state is donated.
 
+    With SAM (`climb`) it goes forward and backward twice; losses, statistics and centers are of the
+    first time, the gradient of the second.
+
     The step takes the state and a batch (`image` uint8 `[n, h, w, c]`, `target` float32 `[n, K]`)
     and returns the new state and scalars on the device: `loss`, `cross_entropy`, `center_loss`,
     `accuracy`, `grad_norm`, `skipped` (see `keep_finite`); `center_spread` (1 less the mean cosine
@@ -55,9 +58,13 @@ def make_train_step(
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         images, targets = augment_batch(config, state.step, batch["image"], batch["target"])
         mask = jnp.ones(targets.shape[0])
-        (loss, (parts, outputs, changed)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+        take_gradient = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (parts, outputs, changed)), grads = take_gradient(
             state.params, state, images, targets
         )
+        if config.optimizer.sam_rho:
+            above = climb(state.params, grads, config.optimizer.sam_rho)
+            _, grads = take_gradient(above, state, images, targets)
         batch_stats = changed["batch_stats"]
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -100,6 +107,16 @@ def make_train_step(
         donate_argnums=0,
         compiler_options=compiler_options(platform(mesh)),
     )
+
+
+def climb(params: Any, grads: Any, rho: float) -> Any:
+    """Returns the parameters a step of length rho up the gradient.
+
+    There sharpness-aware minimization (SAM; Foret et al., ICLR 2021) takes the gradient by which it
+    moves the parameters themselves, so that the loss gets low all around them.
+    """
+    scale = rho / jnp.maximum(optax.tree.norm(grads), 1e-12)
+    return jax.tree.map(lambda value, grad: value + scale * grad, params, grads)
 
 
 LossFunction = Callable[..., tuple[jax.Array, tuple[dict[str, jax.Array], Outputs, dict[str, Any]]]]

@@ -84,6 +84,7 @@ WRONG = {
     "optimizer.layer_decay": [0.0, 1.1, float("nan")],
     "optimizer.warmup_epochs": [-1.0],
     "optimizer.clip_norm": [-1.0],
+    "optimizer.sam_rho": [-0.1, float("inf")],
     "optimizer.ema_decay": [-0.1, 1.0],
     "train.epochs": [0],
     "train.batch_size": [0],

@@ -73,6 +73,39 @@ def test_steps_learn_a_batch_by_heart_in_one_trace_and_reuse_the_state(smallest_
         assert max(jax.tree.leaves(moved)) > 1e-3, part
 
 
+def test_sam_moves_by_the_gradient_a_step_uphill(smallest_config):
+    for name in ("flip", "rotation", "shift", "scale", "erase", "brightness", "contrast"):
+        smallest_config.augment[name] = 0.0
+    rates = {"name": "sgd", "warmup_epochs": 0.0, "weight_decay": 0.0, "clip_norm": 0.0}
+    smallest_config.optimizer.update({**rates, "momentum": 0.0, "sam_rho": 0.1})
+    mesh, model, before, train_step = set_up(smallest_config)
+    batch = batch_of(smallest_config, 8)
+    before = jax.device_get(before)
+    loss_fn = steps.make_loss_function(smallest_config, model, None)
+    images, targets = steps.augment_batch(smallest_config, before.step, *batch.values())
+
+    def loss(params):
+        return loss_fn(params, before, images, targets)
+
+    gradient = jax.jit(jax.grad(lambda params: loss(params)[0]))
+    uphill = gradient(before.params)
+    length = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(uphill)))
+    above = jax.tree.map(lambda value, leaf: value + 0.1 * leaf / length, before.params, uphill)
+    expected = gradient(above)
+    value, (_, _, changed) = loss(before.params)
+
+    given = jax.device_put(before, sharding.replicated(mesh))
+    after, scalars = train_step(given, sharding.put_batch(batch, mesh))
+    rate = float(make_schedule(smallest_config, 12)(0))
+    moved = jax.tree.map(lambda a, b: (b - a) / -rate, before.params, jax.device_get(after.params))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), moved, expected)
+    np.testing.assert_allclose(float(scalars["loss"]), value, rtol=1e-5)
+    for ours, theirs in zip(
+        jax.tree.leaves(after.batch_stats), jax.tree.leaves(changed["batch_stats"]), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
 def test_mixed_images_and_targets_belong_together_and_depend_on_the_step(smallest_config):
     for name in ("flip", "rotation", "shift", "scale", "erase", "brightness", "contrast"):
         smallest_config.augment[name] = 0.0

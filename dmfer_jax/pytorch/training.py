@@ -6,9 +6,10 @@ weights that nothing reads (above a shallow scale alone), which decay in Flax on
 """
 # pyright: reportMissingImports=false
 
+import contextlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -94,13 +95,10 @@ class Trainer:
           `loss`, `cross_entropy`, `center_loss` (or the extra one), `accuracy`, `grad_norm`, each
           `[]`.
         """
-        if self.config.model.dropout:  # drawn anew for each step: nothing random is carried along
-            torch.manual_seed((self.config.seed << 32) + self.steps)
-        outputs: Any = self.model(images)
-        entropy, center = self._example_losses(outputs, targets)
-        loss = entropy + (1.0 if self.extra_loss else self.config.loss.weight) * center
-        self.optimizer.zero_grad()
-        loss.backward()
+        outputs, loss, entropy, center = self._backward(images, targets)
+        if rho := self.config.optimizer.sam_rho:
+            with self._climbed(rho):
+                self._backward(images, targets)
         grad_norm = self._clip()
         self.optimizer.step()
         self.schedule.step()
@@ -159,6 +157,34 @@ class Trainer:
             for name, average in self.ema.items():
                 average.copy_(saved["ema"][name])
         self.steps = saved["steps"]
+
+    def _backward(self, images: Tensor, targets: Tensor) -> tuple[Any, Tensor, Tensor, Tensor]:
+        """Takes the gradient; returns the network's outputs, the loss and its two parts."""
+        if self.config.model.dropout:  # drawn anew for each step: nothing random is carried along
+            torch.manual_seed((self.config.seed << 32) + self.steps)
+        outputs: Any = self.model(images)
+        entropy, center = self._example_losses(outputs, targets)
+        loss = entropy + (1.0 if self.extra_loss else self.config.loss.weight) * center
+        self.optimizer.zero_grad()
+        loss.backward()
+        return outputs, loss, entropy, center
+
+    @contextlib.contextmanager
+    def _climbed(self, rho: float) -> Iterator[None]:
+        """Moves the parameters up their gradient, see `steps.climb`; afterwards all is as before.
+
+        Running statistics, too: those of a network that is never used count nowhere.
+        """
+        learning = [one for one in self._parameters if one.grad is not None]
+        gradient: Any = [one.grad for one in learning]
+        kept = [value.detach().clone() for value in (*learning, *self.model.buffers())]
+        scale = rho / nn.utils.get_total_norm(gradient).clamp(min=1e-12)
+        with torch.no_grad():
+            torch._foreach_add_(learning, torch._foreach_mul(gradient, scale))
+        yield
+        with torch.no_grad():
+            for value, before in zip((*learning, *self.model.buffers()), kept, strict=True):
+                value.copy_(before)
 
     def _example_losses(self, outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the cross-entropy and the center loss, each the mean over the batch."""
