@@ -134,7 +134,7 @@ def targets(folder: Path) -> dict[str, tuple[st.SearchStrategy[Any], Callable[[P
     Args:
       folder: for files that inputs are made of.
     """
-    as_csv, as_json = face_rows.Csv(_CLASSES), face_rows.Json()
+    as_csv, as_json = face_rows.Csv(_CLASSES), face_rows.Json(_CLASSES)
     a_report = {"checkpoints": {"last": {"epoch": 2.0, "splits": {}}}, "seed": 0, "config": {}}
     of_json = st.one_of(
         edited([json.dumps(a_report).encode()]),

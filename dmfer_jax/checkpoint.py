@@ -7,6 +7,7 @@ them, and `checkpoint.json` (see `checkpoint_record`). A folder gets its name wh
 import copy
 import re
 import shutil
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -201,9 +202,8 @@ class Checkpoints:
             shutil.rmtree(gone)
 
     def _failed(self, step: int, error: Exception) -> UserError:
-        for leftover in self.folder.glob(f"{step}{_PARTIAL}*"):
-            if not jax.process_index():
-                shutil.rmtree(leftover, ignore_errors=True)
+        if not jax.process_index():
+            _remove_all(self.folder, f"{step}{_PARTIAL}*")
         there = self._steps()
         newest = f"the newest one is of step {there[-1]}" if there else "there is none before it"
         reason = " ".join(str(error).split())[:300]
@@ -211,6 +211,17 @@ class Checkpoints:
             f"the checkpoint of step {step} could not be written to {self.folder}: {reason}; "
             f"{newest}. When this is mended, the same command goes on from there."
         )
+
+
+def _remove_all(folder: Path, pattern: str) -> None:
+    """Removes folders, also where a thread of a save that has failed still writes into one."""
+    for _ in range(50):
+        left = list(folder.glob(pattern))
+        if not left:
+            return
+        for one in left:
+            shutil.rmtree(one, ignore_errors=True)
+        time.sleep(0.02)
 
 
 def _whole_arrays() -> ocp.Context:

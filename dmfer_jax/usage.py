@@ -5,6 +5,7 @@ the package defines, and ends with an error's status.
 """
 
 import argparse
+import inspect
 import re
 import shutil
 import sys
@@ -41,7 +42,8 @@ def describe(main: Callable[..., Any], arguments: Sequence[str], *, takes_files:
     Raises:
       UserError: there is no such config.
     """
-    module, spec = main.__globals__, main.__globals__.get("__spec__")
+    module = inspect.unwrap(main).__globals__
+    spec = module.get("__spec__")
     name = f"python -m {spec.name}" if spec else sys.argv[0]
     text = module["__doc__"].strip()
     if sys.argv[0].startswith("dmfer "):
