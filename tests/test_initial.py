@@ -142,8 +142,9 @@ def test_a_damaged_file_of_ours_begins_nothing(tmp_path):
     content[len(content) // 2] ^= 1
     config.init_from = str(tmp_path / "damaged.safetensors")
     Path(config.init_from).write_bytes(content)
+    like: Any = SimpleNamespace()  # which is not looked at
     with pytest.raises(UserError, match=r"damaged\.safetensors.* is damaged"):
-        read_initial_weights(config, tmp_path, SimpleNamespace(), EXPRESSION_NAMES, begins=True)
+        read_initial_weights(config, tmp_path, like, EXPRESSION_NAMES, begins=True)
 
 
 def test_file_that_does_not_fit_is_named_and_leaves_no_record(tiny_config, tmp_path):

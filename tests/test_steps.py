@@ -82,7 +82,8 @@ def test_sam_moves_by_the_gradient_a_step_uphill(smallest_config):
     batch = batch_of(smallest_config, 8)
     before = jax.device_get(before)
     loss_fn = steps.make_loss_function(smallest_config, model, None)
-    images, targets = steps.augment_batch(smallest_config, before.step, *batch.values())
+    given = [jnp.asarray(array) for array in (batch["image"], batch["target"])]
+    images, targets = steps.augment_batch(smallest_config, before.step, *given)
 
     def loss(params):
         return loss_fn(params, before, images, targets)
@@ -94,9 +95,9 @@ def test_sam_moves_by_the_gradient_a_step_uphill(smallest_config):
     expected = gradient(above)
     value, (_, _, changed) = loss(before.params)
 
-    given = jax.device_put(before, sharding.replicated(mesh))
-    after, scalars = train_step(given, sharding.put_batch(batch, mesh))
-    rate = float(make_schedule(smallest_config, 12)(0))
+    begun = jax.device_put(before, sharding.replicated(mesh))
+    after, scalars = train_step(begun, sharding.put_batch(batch, mesh))
+    rate = float(np.asarray(make_schedule(smallest_config, 12)(0)))
     moved = jax.tree.map(lambda a, b: (b - a) / -rate, before.params, jax.device_get(after.params))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), moved, expected)
     np.testing.assert_allclose(float(scalars["loss"]), value, rtol=1e-5)

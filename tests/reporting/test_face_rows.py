@@ -2,6 +2,7 @@
 
 import csv
 import json
+from typing import Any
 
 import pytest
 
@@ -142,7 +143,7 @@ def test_rows_of_another_model_are_left_alone(tmp_path):
 
 
 def test_a_full_disk_is_told_once(tmp_path):
-    rows = RowFile(tmp_path / "rows", Csv(NAMES))
+    rows: Any = RowFile(tmp_path / "rows", Csv(NAMES))
 
     def write_to_a_full_disk() -> None:
         with rows:
