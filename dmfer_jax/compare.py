@@ -49,7 +49,7 @@ def compare(plan: Plan, train: Callable[[list[str], Interruption], int] = train_
       SystemExit: interrupted; what was done is saved.
     """
     check(plan)
-    failed = []
+    failed, found = [], None
     with run_lock.lock(plan.out, "--out"):
         _save_config(plan)
         ensure_built(plan.config.data.dataset, plan.config.data.source, plan.config.data.data_dir)
@@ -67,8 +67,8 @@ def compare(plan: Plan, train: Callable[[list[str], Interruption], int] = train_
                     print(f"{system}, seed {seed}: failed with status {status}")
                     failed.append(f"{system}, seed {seed}")
                 else:
-                    _write_table(plan)
-        if found := _write_table(plan):
+                    found = _write_table(plan)
+        if found := found or _write_table(plan):
             comparison.print_comparison(found)
             print(f"Table: {plan.out / 'table.md'}   Rows: {plan.out / 'compare.csv'}")
     if failed:

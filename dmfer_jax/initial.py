@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import plain_json
 from dmfer_jax.state import TrainState, with_variables
+from dmfer_jax.weights import sealing
 from dmfer_jax.weights.manifest import is_manifest, list_files
 from dmfer_jax.weights.matching import Match, match
 from dmfer_jax.weights.packaged import packaged_weights
@@ -51,7 +52,7 @@ def read_initial_weights(
     like: TrainState,
     class_names: Sequence[str],
     begins: bool,
-    dataset: str = "",
+    dataset: str,
 ) -> InitialWeights | None:
     """Reads what a run is to begin with, prints what of it is used, and keeps a record of it.
 
@@ -61,7 +62,7 @@ def read_initial_weights(
       like: shapes of its state.
       class_names: that it learns to tell apart, in label order.
       begins: whether the run does; one that goes on has its weights from its checkpoint.
-      dataset: full name of what it is trained on; that of the config if not given.
+      dataset: full name of what it is trained on.
 
     Returns:
       The weights; None where the run goes on, or begins with random ones.
@@ -79,7 +80,6 @@ def read_initial_weights(
             print("note: config.model.frozen_stages freezes weights that are drawn at random")
         return None
     path = _path(fields.init_from)
-    dataset = dataset or fields.data.dataset
     found, trained_on = _match_file(path, config, like, class_names, dataset)
     record = {
         "file": path.name,
@@ -128,7 +128,7 @@ def _match_file(
         raise UserError(f"config.init_from={path}: {error}") from error
     if manifest is None:
         return found, {}
-    notes, trained_on = [*found.notes], manifest.trained_on()
+    notes, trained_on = [*found.notes], sealing.trained_on(manifest.training)
     if not same:
         notes.append(f"its classes are others, or in another order: {', '.join(manifest.labels)}")
     scored = {fields.data.valid_split, *fields.data.test_splits}

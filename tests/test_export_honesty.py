@@ -21,7 +21,10 @@ def test_file_says_what_the_first_weights_had_seen(finished, tmp_path):
         manifest, _ = export.take_from_run(workdir, "last")
     finally:
         (workdir / "initial_weights.json").unlink()
-    assert manifest.trained_on() == {"ferplus": ["train"], "synthetic_faces/tiny": ["train"]}
+    assert sealing.trained_on(manifest.training) == {
+        "ferplus": ["train"],
+        "synthetic_faces/tiny": ["train"],
+    }
 
 
 @pytest.mark.parametrize("training", [{"train_splits": 5}, {"dataset": ["a"], "began_on": [1]}])

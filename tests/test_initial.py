@@ -53,7 +53,7 @@ def by_name(params: Any, batch_stats: Any) -> dict[str, np.ndarray]:
 
 def begin(config: Any, workdir: Path, like: Any = None) -> Any:
     like = first_state(config) if like is None else like
-    return read_initial_weights(config, workdir, like, EXPRESSION_NAMES, begins=True)
+    return read_initial_weights(config, workdir, like, EXPRESSION_NAMES, True, "synthetic_faces")
 
 
 def test_state_begins_with_the_backbone_and_its_average_too(tiny_config, tmp_path, capsys):
@@ -115,7 +115,7 @@ def test_the_model_of_the_package_begins_a_run_with_its_head_on_its_own_classes_
     model = state.make_model(config, len(classes))
     images = jax.ShapeDtypeStruct((1, 96, 96, 1), np.float32)
     like: Any = SimpleNamespace(**jax.eval_shape(model.init, jax.random.key(0), images))
-    weights = read_initial_weights(config, tmp_path, like, classes, begins=True)
+    weights = read_initial_weights(config, tmp_path, like, classes, True, "ferplus")
     record = describe_start(tmp_path)["init_from"]
     assert (record["file"], record["random"]) == ("ferplus-small.safetensors", random)
     note = f"its classes are others, or in another order: {', '.join(EXPRESSION_NAMES)}"
@@ -125,11 +125,10 @@ def test_the_model_of_the_package_begins_a_run_with_its_head_on_its_own_classes_
     )
     assert record["notes"] == [*[note] * len(random), known]
     assert record["trained_on"] == {"ferplus": ["train", "valid"]}
-    config.data.dataset = "folder/mine"
-    read_initial_weights(config, tmp_path, like, classes, begins=True)
+    read_initial_weights(config, tmp_path, like, classes, True, "folder/mine")
     assert describe_start(tmp_path)["init_from"]["notes"] == [note] * len(random)
-    config.data.dataset = "folder"
-    read_initial_weights(config, tmp_path, like, classes, begins=True, dataset="ferplus")
+    config.data.dataset = "folder"  # whose full name is another
+    read_initial_weights(config, tmp_path, like, classes, True, "ferplus")
     assert describe_start(tmp_path)["init_from"]["notes"] == [*[note] * len(random), known]
     assert weights is not None
     assert len(weights.taken) == record["matched"] > 100
@@ -144,7 +143,7 @@ def test_a_damaged_file_of_ours_begins_nothing(tmp_path):
     Path(config.init_from).write_bytes(content)
     like: Any = SimpleNamespace()  # which is not looked at
     with pytest.raises(UserError, match=r"damaged\.safetensors.* is damaged"):
-        read_initial_weights(config, tmp_path, like, EXPRESSION_NAMES, begins=True)
+        read_initial_weights(config, tmp_path, like, EXPRESSION_NAMES, True, "ferplus")
 
 
 def test_file_that_does_not_fit_is_named_and_leaves_no_record(tiny_config, tmp_path):
@@ -166,7 +165,7 @@ def test_random_beginning_forgets_one_that_was_never_saved(tiny_config, tmp_path
 
 def go_on(config: Any, workdir: Path) -> None:
     nothing: Any = None
-    assert read_initial_weights(config, workdir, nothing, (), begins=False) is None
+    assert read_initial_weights(config, workdir, nothing, (), False, "") is None
 
 
 def test_run_that_goes_on_must_have_begun_with_the_same_file(tiny_config, tmp_path):

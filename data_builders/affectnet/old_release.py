@@ -48,7 +48,7 @@ def find_lists(files: SourceFiles) -> dict[str, str]:
     """
     found = {name: files.find(name) for name in (TRAINING, VALIDATION)}
     for name, paths in found.items():
-        if len({files.read(path) for path in paths}) > 1:
+        if not files.are_alike(paths):
             raise UserError(
                 f"{files.source} holds {name} {len(paths)} times: {some(paths)}. Take all but one "
                 "of them away."

@@ -6,10 +6,11 @@ lie above.
 """
 
 import contextlib
+import hashlib
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,13 +27,23 @@ from dmfer_jax.errors import UserError
 MAX_FILE_BYTES = 2**28
 """What `SourceFiles.read` takes into memory at most: no image or annotation comes near it."""
 
+SPLIT_FOLDERS: dict[str, str] = {
+    "train": "train",
+    "training": "train",
+    "val": "valid",
+    "valid": "valid",
+    "validation": "valid",
+    "test": "test",
+    "testing": "test",
+}
+"""Folder name, in any case -> split."""
+
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 _LEFT_BY_SYSTEMS = (
     *("__macosx", "thumbs.db", "desktop.ini", "icon\r", "@eadir"),
     *("lost+found", "$recycle.bin", "system volume information"),
 )
-_SETS = ("train", "training", "val", "valid", "validation", "test", "testing")
-_SETS += ("train_set", "val_set")
+_SETS = (*SPLIT_FOLDERS, "train_set", "val_set")
 _CONTROL_CHARACTER = re.compile("[\0-\x1f\x7f-\x9f]")
 
 _Place = tuple[Archive, Any] | None  # None: a file on disk, at its own path
@@ -121,6 +132,17 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
                 "a dataset of faces."
             )
         return content
+
+    def are_alike(self, paths: Sequence[str]) -> bool:
+        """Whether files hold the same bytes, however large; a single one is not read."""
+        return len(paths) < 2 or len({self._digest(path) for path in paths}) == 1
+
+    def _digest(self, path: str) -> bytes:
+        digest = hashlib.sha256()
+        with self.open(path) as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
+        return digest.digest()
 
     def _read_from_disk(self, path: str, limit: int) -> bytes | None:
         """Reads a file on disk in a tenth of the time that `open` takes: there are a million.
@@ -299,9 +321,9 @@ def _place_of(archive: Archive, path: str) -> str:
     stem = name.split(".")[0]
     if stem.lower() not in _SETS:
         return folder
-    with readable(archive.where):
-        tops = {member.split("/")[0].lower() for member, _ in archive.members()}
-    return folder if tops & {*_SETS} else f"{folder}/{stem}".strip("/")
+    with readable(archive.where):  # mostly the first member tells
+        has_own = any(member.split("/")[0].lower() in _SETS for member, _ in archive.members())
+    return folder if has_own else f"{folder}/{stem}".strip("/")
 
 
 def _check_printable(name: str, where: str) -> None:

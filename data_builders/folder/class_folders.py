@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from data_builders.common.source_files import SourceFiles
+from data_builders.common.source_files import SPLIT_FOLDERS, SourceFiles
 from data_builders.common.survey import some
 from dmfer_jax.errors import UserError
 from dmfer_jax.labels import parse_expression
@@ -20,17 +20,6 @@ IMAGE_SUFFIXES: tuple[str, ...] = (
     ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif",
 )  # fmt: skip
 """Of what is taken for an image, in any case."""
-
-SPLIT_FOLDERS: dict[str, str] = {
-    "train": "train",
-    "training": "train",
-    "val": "valid",
-    "valid": "valid",
-    "validation": "valid",
-    "test": "test",
-    "testing": "test",
-}
-"""Folder name, in any case -> split."""
 
 _EXPECTED = (
     "Expected class folders with images directly in them: train/happy/1.jpg and test/happy/1.jpg, "
@@ -185,8 +174,7 @@ def _in_a_split(folder: str) -> ClassFolder | None:
 
 
 def _name_of(folder: str) -> str:
-    """The last part of a path; some systems write its accents as characters of their own."""
-    return unicodedata.normalize("NFC", PurePosixPath(folder).name.strip())
+    return composed(PurePosixPath(folder).name.strip())
 
 
 def _refuse_other_datasets(files: SourceFiles) -> None:
@@ -260,6 +248,11 @@ def _unknown_expressions(names: Iterable[str]) -> list[str]:
 
 def _parse(name: str):
     return parse_expression(re.sub(r"[\s_]+", " ", name))
+
+
+def composed(name: str) -> str:
+    """Returns a name with accents as most systems write them, whichever wrote it."""
+    return unicodedata.normalize("NFC", name)
 
 
 def is_text(name: str) -> bool:

@@ -5,7 +5,6 @@ images are divided in the same way everywhere, and an image that is added moves 
 """
 
 import bisect
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
@@ -13,6 +12,7 @@ from data_builders.common.division import place
 from data_builders.common.source_files import SourceFiles
 from data_builders.common.survey import some
 from data_builders.common.tables import read_csv
+from data_builders.folder.class_folders import composed
 from dmfer_jax.errors import UserError
 
 GROUPS_NAME = "groups.csv"
@@ -89,7 +89,7 @@ def read_groups(files: SourceFiles, path: str, images: Sequence[str]) -> list[st
     owners = _owners(images)
     groups: dict[int, str] = {}
     for where, row in read_csv(files, path, ("image", "group")):
-        name = _composed(str(PurePosixPath(row["image"].replace("\\", "/"))))
+        name = composed(str(PurePosixPath(row["image"].replace("\\", "/"))))
         index = owners.get(name)
         if index is None:
             why = "stands for several images" if name in owners else "is no image of a class folder"
@@ -116,7 +116,7 @@ def read_groups(files: SourceFiles, path: str, images: Sequence[str]) -> list[st
 def _owners(images: Sequence[str]) -> dict[str, int | None]:
     """Returns the image of each end of a path; None where several images share it."""
     owners: dict[str, int | None] = {}
-    images = [_composed(path) for path in images]
+    images = [composed(path) for path in images]
     for index, path in enumerate(images):
         for parts in range(1, path.count("/") + 2):
             end = _ending(path, parts)
@@ -124,11 +124,6 @@ def _owners(images: Sequence[str]) -> dict[str, int | None]:
     # A whole path is meant where it is written, even if it is also the end of a longer one.
     owners |= {path: index for index, path in enumerate(images)}
     return owners
-
-
-def _composed(name: str) -> str:
-    """A name with accents as most systems write them, whichever wrote it."""
-    return unicodedata.normalize("NFC", name)
 
 
 def _ending(path: str, parts: int) -> str:

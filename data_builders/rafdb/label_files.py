@@ -72,7 +72,7 @@ def read_csv_files(files: SourceFiles, images: list[str]) -> Listing | None:
     paths = {split: files.find(name) for split, name in CSV_NAMES.items()}
     entries: list[Entry] = []
     for split, found in paths.items():
-        if len({files.read(path) for path in found}) > 1:
+        if not files.are_alike(found):
             raise UserError(
                 f"{files.where(found[0])} and {files.where(found[1])}: two files of one name. Give "
                 "the folder of one of them as --source."

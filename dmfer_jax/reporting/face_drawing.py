@@ -148,14 +148,13 @@ class DrawnVideo:
         if self._writer is None:
             return
         self._writer.release()
-        try:
-            if kind is None or self._endless:
-                self._check_whole()
-                os.replace(self._part, self._place)
-        except OSError as failed:
-            raise NotDrawn(f"{self._place} cannot be written: {failed.strerror}") from failed
-        finally:
-            self._part.unlink(missing_ok=True)
+        with plain_json.writing(self._place, NotDrawn):
+            try:
+                if kind is None or self._endless:
+                    self._check_whole()
+                    os.replace(self._part, self._place)
+            finally:
+                self._part.unlink(missing_ok=True)
 
     def write(self, image: Any, rate: float, seconds: float) -> None:
         """Appends a frame.
@@ -185,10 +184,8 @@ class DrawnVideo:
             written.release()
 
     def _open(self, rate: float, size: tuple[int, int]) -> Any:
-        try:
+        with plain_json.writing(self._place, NotDrawn):
             self._part.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise NotDrawn(f"{self._place} cannot be written: {error.strerror}") from error
         writer = cv2.VideoWriter(str(self._part), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
         if not writer.isOpened():
             self._part.unlink(missing_ok=True)

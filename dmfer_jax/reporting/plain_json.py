@@ -67,16 +67,17 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
 
 
 @contextlib.contextmanager
-def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+def writing(path: str | os.PathLike[str], kind: type[UserError] = UserError) -> Iterator[None]:
     """Turns what a full disk or a place that is not to be written raises into a `UserError`.
 
     Args:
       path: of the file that is written meanwhile, for the message.
+      kind: of the error.
     """
     try:
         yield
     except OSError as error:
-        raise UserError(
+        raise kind(
             f"{os.fspath(path)} cannot be written: {error.strerror or error}; make room for it, or "
             "choose another place"
         ) from error

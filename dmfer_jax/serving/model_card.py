@@ -56,7 +56,7 @@ def _write_card(name: str, manifest: Mapping[str, Any]) -> str:
     ]
     colour = "grey" if manifest["channels"] == 1 else "colour"
     split = _plain(scores.get("split", ""))
-    known = split in trained_on(training).get(training.get("dataset"), ())
+    known = split in trained_on(training).get(str(training.get("dataset")), ())
     seen = ", which it was trained on, too" if known else ""
     parts = [
         f"# {_plain(name)}",

@@ -52,15 +52,9 @@ class Manifest:
     licence: str = ""
     notes: str = ""
 
-    def trained_on(self) -> dict[str, list[str]]:
-        """Returns {dataset: its splits} that the weights have seen, as far as the file says so."""
-        return trained_on(self.training)
 
-
-def trained_on(training: Any) -> dict[str, list[str]]:
+def trained_on(training: Mapping[str, Any]) -> dict[str, list[str]]:
     """Returns {dataset: its splits} of what a manifest, perhaps a stranger's, says of training."""
-    if not isinstance(training, Mapping):
-        return {}
     before = training.get("began_on")
     said = [*before.items()] if isinstance(before, Mapping) else []
     seen: dict[str, list[str]] = {}
@@ -89,8 +83,10 @@ def seal(
       UserError: a field is not what it must be.
     """
     for name, text in (("licence", manifest.licence), ("notes", manifest.notes)):
-        if not text.isascii() and text != text.encode(errors="replace").decode():
-            raise UserError(f"the {name} {text!r:.60} is no text in UTF-8")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"the {name} {text!r:.60} is no text in UTF-8") from None
     described = to_plain(dataclasses.asdict(manifest))
     described = {"format": kind, "version": VERSION, **described, **more}
     described["tensors"] = {name: describe(array) for name, array in sorted(tensors.items())}

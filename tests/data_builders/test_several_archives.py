@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from data_builders.common import archives
+from data_builders.common import archives, source_files
 from data_builders.common.source_files import SourceFiles
 from dmfer_jax.errors import UserError
 from tests.data_builders.packing import tar_bytes, write_folder, zip_bytes
@@ -59,6 +59,16 @@ def test_name_in_a_zip_is_utf8_or_nobody_knows(tmp_path):
     (tmp_path / "windows.zip").write_bytes(rename_in_zip("高兴/1.jpg", "gbk"))
     with pytest.raises(UserError, match="name is in an encoding that it does not tell"):
         SourceFiles(tmp_path / "windows.zip")
+
+
+def test_files_are_compared_however_large_and_a_single_one_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(source_files, "MAX_FILE_BYTES", 2)
+    write_folder({"a": b"12345", "b": b"12345", "c": b"12346"}, tmp_path)
+    with SourceFiles(tmp_path) as files:
+        assert files.are_alike(["a", "b"])
+        assert not files.are_alike(["a", "b", "c"])
+        monkeypatch.setattr(files, "open", None)
+        assert files.are_alike(["a"])
 
 
 def test_folders_of_drives_are_left_out(tmp_path):

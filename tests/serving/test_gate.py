@@ -1,7 +1,9 @@
 """Who may ask and how often; and what is said of errors."""
 
+import anyio
 import pytest
 
+from dmfer_jax.serving import gate
 from dmfer_jax.serving.gate import Counts
 from tests.serving.tiny_server import FACE, refusal, two_faces
 
@@ -52,6 +54,18 @@ def test_pages_of_others_cannot_post(connect, headers):
 )
 def test_own_page_and_programs_can_post(connect, headers):
     assert connect().post("/api/faces", content=FACE, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(("chunks", "taken"), [(1, 1), (3, 3), (99, 5)])
+def test_what_still_arrives_of_a_refused_request_is_taken_up_to_a_limit(chunks, taken):
+    given = []
+
+    async def receive() -> dict:
+        given.append(b"x" * 10)
+        return {"type": "http.request", "body": given[-1], "more_body": len(given) < chunks}
+
+    anyio.run(gate._pass_over_body, receive, 40)
+    assert len(given) == taken
 
 
 def test_too_many_photos_are_told_when_to_come_back(connect):

@@ -43,6 +43,8 @@ def test_split_that_was_trained_on_is_called_so(tmp_path):
             path, "x", describe(training={"dataset": "ferplus", "train_splits": unlike})
         )
         assert "split *valid*:" in made
+    made = read_card(path, "x", describe(training={"dataset": ["ferplus"]}))
+    assert "split *valid*:" in made
     assert "The file has no scores." in read_card(path, "x", describe(scores=None))
 
 
