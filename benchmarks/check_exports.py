@@ -19,12 +19,12 @@ import numpy as np
 from benchmarks import measurements
 from benchmarks.side_by_side import run
 from dmfer_jax import export
+from dmfer_jax.building import ensure_built
 from dmfer_jax.config import get_config
 from dmfer_jax.data import sources
 from dmfer_jax.exported import load_exported
 from dmfer_jax.loading import find_model, load_predictor, load_weights
 from dmfer_jax.predictor import Predictions
-from dmfer_jax.prepare import ensure_built
 from dmfer_jax.weights.sealing import Manifest
 
 TOLERANCE = 1e-5

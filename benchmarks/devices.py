@@ -30,6 +30,7 @@ from benchmarks import measurements
 from benchmarks.side_by_side import run
 from dmfer_jax import compiling, distributed, sharding, state, steps
 from dmfer_jax import config as configs
+from dmfer_jax.building import ensure_built
 from dmfer_jax.config import DATA_DIR
 from dmfer_jax.data import pipeline, sources
 from dmfer_jax.errors import UserError
@@ -37,7 +38,6 @@ from dmfer_jax.feeding import Feed
 from dmfer_jax.models import resnet
 from dmfer_jax.models.formulation import plain
 from dmfer_jax.optimizer import make_optimizer, make_schedule
-from dmfer_jax.prepare import ensure_built
 
 NETWORK: dict[str, Any] = {
     "data.dataset": "synthetic_faces/tiny",

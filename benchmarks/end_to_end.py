@@ -3,7 +3,7 @@
   python benchmarks/end_to_end.py --source=path/to/fer2013 --python_jax=python3.12 \\
       --python_torch=python3.11 --out=results/end_to_end.json
 
-The experiment is configs/ferplus_cpu.py: grey faces of 48 pixels, augmented. Ours reads them as
+The experiment is configs/ferplus_cpu.py: grey faces, augmented. Ours reads them as
 `python -m dmfer_jax.train` does; PyTorch through a DataLoader from a tensor in memory, with the
 same augmentations. Both begin with the same weights and do the steps of one epoch in blocks. The
 order of the images differs, so their losses at the end agree in size only. Have nothing else
@@ -199,9 +199,9 @@ def prepare_ours(config: Any, folder: Path) -> tuple[dict[str, Any], Turn]:
     """Returns facts and the turn; writes images, targets and first state for the other sides."""
     import jax
 
+    from dmfer_jax.building import ensure_built
     from dmfer_jax.data import sources
     from dmfer_jax.feeding import Feed
-    from dmfer_jax.prepare import ensure_built
 
     dataset_dir = ensure_built(config.data.dataset, config.data.source, config.data.data_dir)
     joined = "+".join(config.data.train_splits)

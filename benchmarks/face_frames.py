@@ -22,9 +22,9 @@ from PIL import Image
 
 from benchmarks import measurements
 from dmfer_jax import faces
+from dmfer_jax.building import ensure_built
 from dmfer_jax.config import load_config
 from dmfer_jax.data import sources
-from dmfer_jax.prepare import ensure_built
 
 ANGLES = (0, 30, 60)
 

@@ -118,8 +118,8 @@ def take_from_feed(
 
 def load_records(options: dict[str, Any]) -> tuple[Any, Path]:
     """Returns the training split of the drawn images, not in memory, and the build's folder."""
+    from dmfer_jax.building import ensure_built
     from dmfer_jax.data import sources
-    from dmfer_jax.prepare import ensure_built
 
     folder = Path(options["folder"])
     dataset_dir = ensure_built("folder", str(folder / "faces"), str(folder / "records"))

@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     config = base.get_config()
     config.data.dataset = "affectnet"
     config.data.image_size = 112
+    config.data.memory_gib = 16.0  # 10 GiB of images; where they do not fit, each epoch decodes
     config.model.dtype = "bfloat16"
     config.train.epochs = 20  # 1,109 steps each; ten times as many images as FERPlus
     config.train.batch_size = 256

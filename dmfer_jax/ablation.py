@@ -55,7 +55,7 @@ class Ablation(NamedTuple):
       out: its folder.
       baseline: the variant that the others are compared with.
       variants: {name: the fields that it sets}, without those that set nothing of their own.
-      same: {name: fields} of those, which are the baseline itself.
+      same: the names of those, which are the baseline itself.
       runs: all, seed by seed, so that what has been done can be compared early.
     """
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Sharding
 from orbax.checkpoint import v1 as ocp
 
@@ -168,11 +167,6 @@ class Checkpoints:
         )
         record = self._record(step)
         other = f"checkpoint {folder} holds another network or optimizer than the config describes"
-        if record.format == 1:
-            try:
-                return _load_format_1(folder, abstract)
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{other}; use another --workdir. {error}") from error
         if differences := records.compare_shapes(record.arrays, like):
             raise UserError(f"{other}; use another --workdir. {'; '.join(differences)}")
         state = ocp.load(str(folder), abstract)
@@ -233,12 +227,3 @@ def _whole_arrays() -> ocp.Context:
     context = ocp.Context()
     context.array.saving.use_replica_parallel = False
     return context
-
-
-def _load_format_1(folder: Path, like: Any) -> TrainState:
-    """A state from before skipped steps were counted."""
-    fields = {name: getattr(like, name) for name in like.__dataclass_fields__ if name != "skipped"}
-    loaded = ocp.load(str(folder), fields)
-    return TrainState(
-        **loaded, skipped=jax.device_put(jnp.zeros((), jnp.int32), like.step.sharding)
-    )

@@ -19,7 +19,7 @@ from dmfer_jax.errors import UserError
 from dmfer_jax.weights import strict_json
 
 FORMAT = 2
-"""1 had no digests, no count of skipped steps and no `checkpoint.json`; it can still be read."""
+"""Goes up when what is written can no longer be read by the programs before."""
 
 NAME = "checkpoint.json"
 """Of the file, in the folder of a checkpoint."""
@@ -31,13 +31,11 @@ class Record(NamedTuple):
     """What is known of a checkpoint without reading its arrays.
 
     Attributes:
-      format: of `FORMAT`.
       note: JSON values that were saved with it.
       valid_accuracy: what the best checkpoint is chosen by; None within an epoch.
-      arrays: {name: {"dtype", "shape", "sha256"}}; empty in format 1.
+      arrays: {name: {"dtype", "shape", "sha256"}}.
     """
 
-    format: int
     note: dict[str, Any]
     valid_accuracy: float | None
     arrays: dict[str, dict[str, Any]]
@@ -84,19 +82,15 @@ def read_record(folder: Path) -> Record:
     Raises:
       UserError: the file is missing, damaged, of another step or of a newer format.
     """
-    if _is_format_1(folder):
-        return _read_format_1(folder)
     content = _read_sealed(folder)
     if isinstance(content, str):
         raise UserError(content)
-    names = ("format", "note", "valid_accuracy", "arrays")
+    names = ("note", "valid_accuracy", "arrays")
     return Record(*(content[name] for name in names))
 
 
 def find_damage(folder: Path) -> str | None:
     """Returns what is wrong with which file of a checkpoint; None if every file is as written.
-
-    Files of format 1 cannot be checked, since nothing says what they were.
 
     Args:
       folder: whose name is the step.
@@ -104,8 +98,6 @@ def find_damage(folder: Path) -> str | None:
     Raises:
       UserError: it is of a newer format.
     """
-    if _is_format_1(folder):
-        return None
     content = _read_sealed(folder)
     if isinstance(content, str):
         return content
@@ -171,32 +163,6 @@ def _join(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _read_format_1(folder: Path) -> Record:
-    note = json.loads((folder / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]
-    metrics = folder / "metrics" / "metrics"
-    if not metrics.exists():
-        return Record(1, note, None, {})
-    try:
-        return Record(1, note, float(json.loads(metrics.read_text())["accuracy"]), {})
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{metrics} is damaged; expected a validation accuracy") from error
-
-
-def _is_format_1(folder: Path) -> bool:
-    """Whether a checkpoint was written before there were records.
-
-    Orbax's own file would look the same without the number that is put there since.
-    """
-    orbax = folder / "_CHECKPOINT_METADATA"
-    if (folder / NAME).exists() or not orbax.is_file():
-        return False
-    try:
-        note = json.loads(orbax.read_text())["custom_metadata"]
-        return "epoch" in note and "format" not in note
-    except (ValueError, KeyError, TypeError):  # also text that is not UTF-8
-        return False
-
-
 def _describe_file(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -204,7 +170,7 @@ def _describe_file(path: Path) -> dict[str, Any]:
 
 
 def seal(content: Mapping[str, Any]) -> str:
-    """Returns the one way to write a record, which ends in a digest of all before."""
+    """Returns a record as it is written: JSON, then a line with the SHA-256 of all before."""
     text = json.dumps(content, indent=1, allow_nan=False)
     return f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}\n"
 

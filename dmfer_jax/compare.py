@@ -27,11 +27,11 @@ from ml_collections import config_flags
 
 from dmfer_jax import command, compare_results, run_folder, run_lock
 from dmfer_jax.ablation import INTERRUPTED, train_apart
+from dmfer_jax.building import ensure_built
 from dmfer_jax.compare_plan import Plan, check
 from dmfer_jax.compared_run import SYSTEMS
 from dmfer_jax.errors import UserError
 from dmfer_jax.interruption import Interruption
-from dmfer_jax.prepare import ensure_built
 from dmfer_jax.reporting import comparison
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from dmfer_jax import compared_run, predicted, reproduce
+from dmfer_jax.building import ensure_built
 from dmfer_jax.compare_plan import Plan
 from dmfer_jax.compared_run import SYSTEMS
 from dmfer_jax.data import sources
 from dmfer_jax.errors import UserError
-from dmfer_jax.prepare import ensure_built
 from dmfer_jax.reporting import comparison, rows, writers
 from dmfer_jax.reporting import report as reports
 from dmfer_jax.reporting.predictions import Predictions, read_predictions, read_run_predictions

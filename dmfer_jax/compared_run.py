@@ -18,7 +18,17 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from dmfer_jax import command, evaluate, run_folder, run_lock, state, subjects, torch_run, train
+from dmfer_jax import (
+    command,
+    evaluate,
+    files,
+    run_folder,
+    run_lock,
+    state,
+    subjects,
+    torch_run,
+    train,
+)
 from dmfer_jax.data.lists import read_lists
 from dmfer_jax.models import summary
 from dmfer_jax.reporting import plain_json
@@ -166,7 +176,7 @@ def keep_cost(workdir: Path, **values: int) -> None:
     """Keeps the largest of each number; a run may take several processes."""
     old = read_cost(workdir)
     new = old | {name: max(value, old.get(name, 0)) for name, value in values.items()}
-    plain_json.write_text(workdir / COST, plain_json.dump_line(new) + "\n")
+    files.write_text(workdir / COST, plain_json.dump_line(new) + "\n")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -33,12 +33,11 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from dmfer_jax import command, compiled, compiling, sharding, state, steps
+from dmfer_jax import command, compiled, compiling, files, sharding, state, steps
 from dmfer_jax import config as configs
 from dmfer_jax.chips import Topology, find_topology
 from dmfer_jax.errors import UserError
 from dmfer_jax.optimizer import make_optimizer, make_schedule
-from dmfer_jax.reporting import plain_json
 from dmfer_jax.reporting.console import print_table
 
 STEPS = ("training", "evaluation")
@@ -118,9 +117,8 @@ def check(
         batches = (batch_per_chip * mesh.size,) * 2
     else:
         options: Any = config.train
-        batches = (options.batch_size, options.eval_batch_size)
-        for size, field in zip(batches, ("batch_size", "eval_batch_size"), strict=True):
-            sharding.check_batch_size(size, f"train.{field}", mesh)
+        sharding.check_batch_size(options.batch_size, "train.batch_size", mesh)
+        batches = (options.batch_size, sharding.round_up(options.eval_batch_size, mesh))
     result: dict[str, Any] = {"topology": topology.name, "chips": topology.chips}
     for name, program, batch in compile_steps(config, mesh, classes, *batches):
         result[name] = _describe(compiled.read_program(program), topology, batch)
@@ -241,7 +239,7 @@ def main(argv: Sequence[str]) -> None:
             "datasheets": {topology.chip.name: topology.chip._asdict() for topology in slices},
             "results": results,
         }
-        plain_json.write_text(options.out, json.dumps(report, indent=1) + "\n")
+        files.write_text(options.out, json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -47,8 +47,8 @@ def get_config() -> ConfigDict:
     data.train_splits = ("train",)  # trained on; with the validation split no epoch is chosen
     data.valid_split = "valid"  # the best epoch is chosen on this one
     data.test_splits = ("test",)  # scored once, after training; () is none
-    # Names of classes to leave out, ("contempt",) makes AffectNet-7 of 8; what a soft target gives
-    # to one of them is left away.
+    # Names of classes to leave out, ("contempt",) makes AffectNet-7 of 8; a soft target's share in
+    # one of them is left out, and the others make 1.
     data.drop_classes = ()
     data.sampling = "natural"  # natural | balanced (every class as often) | square_root
     data.limit = 0  # use only the first so many examples of each split; 0 is all

@@ -7,20 +7,17 @@ that is told nothing works alone. The first process (0) writes and prints; the o
 
 import ctypes
 import itertools
+import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 from absl import flags
-
-# Private: JAX tells nowhere else whether there are several hosts, and gives no other access to
-# the table that its processes share.
-from jax._src import distributed as _jax_distributed
-from jax._src.clusters import GceTpuCluster, GkeTpuCluster, OmpiCluster, SlurmCluster
 from jax.experimental import multihost_utils
 
 from dmfer_jax import meeting
@@ -137,6 +134,42 @@ def check_same(value: str, what: str) -> None:
         main_first(compare)
 
 
+def decided_by_main(decide: Callable[[], Result]) -> Result:
+    """Returns in every process what process 0 decides, as JSON knows it.
+
+    What each would read from a shared disk by itself may be older for one than for another.
+
+    Args:
+      decide: what process 0 does.
+
+    Raises:
+      UserError: of `decide`.
+    """
+    if jax.process_count() == 1:
+        return decide()
+    key = f"dmfer_jax/{next(_numbers)}/decided"
+
+    def work() -> Result:
+        if is_main():
+            _table().key_value_set(key, json.dumps(decide()))
+        return json.loads(_table().blocking_key_value_get(key, _DAY))
+
+    return main_first(work)
+
+
+def wait_until_seen(path: Path) -> None:
+    """Waits until a shared disk shows this process what another has written.
+
+    Raises:
+      UserError: it did not within two minutes.
+    """
+    for _ in range(120):
+        if path.exists():
+            return
+        time.sleep(1)
+    check_shared(path)
+
+
 def wait_for_others() -> None:
     """Waits until all processes have come here, before they compute together for the first time.
 
@@ -228,14 +261,21 @@ def _check_outcome(process: int, key: str) -> None:
 
 
 def _table() -> Any:
-    return _jax_distributed.global_state.client
+    from jax._src import distributed  # private: there is no other way to the processes' table
+
+    return distributed.global_state.client
 
 
 def _find_cluster() -> str | None:
     """Returns JAX's name of the cluster that this is one of several processes of, if any."""
     if os.environ.get("SLURM_STEP_NUM_TASKS") == "1":
         return None  # a shell inside an allocation, whose numbers are of the whole
-    for cluster in (GkeTpuCluster, GceTpuCluster, OmpiCluster, SlurmCluster):
+    # Private: JAX tells nowhere else whether there are several hosts.
+    from jax._src.clusters import GceTpuCluster, GkeTpuCluster, OmpiCluster, SlurmCluster
+
+    # On one host of a TPU slice, JAX_PLATFORMS=cpu is for working alone, beside the others.
+    tpus = () if os.environ.get("JAX_PLATFORMS") == "cpu" else (GkeTpuCluster, GceTpuCluster)
+    for cluster in (*tpus, OmpiCluster, SlurmCluster):
         try:
             if cluster.is_env_present() and cluster.get_process_count() > 1:
                 return cluster.name

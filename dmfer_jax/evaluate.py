@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from dmfer_jax import command, distributed, sharding, subjects
+from dmfer_jax.building import ensure_built
 from dmfer_jax.data import sources, subsets
 from dmfer_jax.data.lists import NamedList, read_lists
 from dmfer_jax.data.sources import Split
 from dmfer_jax.errors import UserError
 from dmfer_jax.feeding import Feed
-from dmfer_jax.prepare import ensure_built
 from dmfer_jax.reporting import figures, stress_report
 from dmfer_jax.reporting import report as reports
 from dmfer_jax.reporting.predictions import Predictions, write_predictions
@@ -102,7 +102,7 @@ def evaluate(
     config, data = subject.config, subject.config.data
     found = read_lists(lists, data.dataset) if lists else []
     mesh = sharding.make_mesh()
-    sharding.check_batch_size(config.train.eval_batch_size, "train.eval_batch_size", mesh)
+    sharding.check_hosts(mesh)
 
     def read() -> tuple[Path, list[Split]]:
         folder = ensure_built(data.dataset, data.source, data.data_dir)

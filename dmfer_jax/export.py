@@ -171,8 +171,7 @@ def _describe_training(
     before = initial.describe_start(workdir).get("init_from", {}).get("trained_on")
     is_ferplus = split_dataset(options.dataset)[0] == "ferplus"
     return {
-        # Its full name; of format 1 only what was asked for is known.
-        "dataset": note.get("run", {}).get("dataset", options.dataset),
+        "dataset": note["run"]["dataset"],
         "protocol": options.protocol if is_ferplus else None,
         "train_protocol": (options.train_protocol or options.protocol) if is_ferplus else None,
         "train_splits": list(options.train_splits),

@@ -1,7 +1,8 @@
 """Batches on the devices: gathered there where a split fits, else put there ahead of their use."""
 
 import collections
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from jax.sharding import Mesh
 
 from dmfer_jax.data import pipeline
 from dmfer_jax.data.sources import Split
-from dmfer_jax.sharding import batched, put_batch, replicated
+from dmfer_jax.sharding import batched, platform, put_batch, replicated, round_up
 
 Batch = dict[str, jax.Array]
 
@@ -42,18 +43,10 @@ class Feed:
         self.resident = in_memory and images.nbytes <= device_gib * 2**30
         if self.resident:
             # On the CPU this is no copy: JAX takes an aligned array as it is.
-            whole = {"image": images, "target": split.targets}
+            laid_out = lay_out(images) if platform(mesh) == "tpu" else images
+            whole = {"image": laid_out, "target": split.targets}
             self._whole = jax.make_array_from_process_local_data(replicated(mesh), whole)
-
-            def gather(whole: Batch, positions: jax.Array) -> Batch:
-                return {
-                    name: values.at[positions].get(mode="promise_in_bounds")
-                    for name, values in whole.items()
-                }
-
-            self.gather = jax.jit(
-                gather, in_shardings=(replicated(mesh), batched(mesh)), out_shardings=batched(mesh)
-            )
+            self.gather = make_gather(mesh, images.shape[1:])
 
     def train_batches(
         self, batch_size: int, *, seed: int, sampling: str, start_step: int, workers: int
@@ -87,9 +80,10 @@ class Feed:
         """Yields every example once, the batches of `pipeline.eval_batches`.
 
         Args:
-          batch_size: over all devices and hosts together.
+          batch_size: over all devices and hosts together; rounded up to what they can share.
         """
-        options, of_host = _host_and_hosts(), batch_size // jax.process_count()
+        options = _host_and_hosts()
+        of_host = round_up(batch_size, self.mesh) // jax.process_count()
         if not self.resident:
             return _put_ahead(pipeline.eval_batches(self.split, of_host, **options), self.mesh)
         return map(self._gathered, pipeline.eval_positions(self.split, of_host, **options))
@@ -98,6 +92,45 @@ class Feed:
         on_devices = put_batch(part, self.mesh)
         positions = on_devices.pop("position")
         return {**self.gather(self._whole, positions), **on_devices}
+
+
+_LANES = 128
+"""Bytes in a row of a TPU's memory."""
+
+
+def lay_out(images: np.ndarray) -> np.ndarray:
+    """Returns images `[n, h, w, c]` as rows of so many bytes as a TPU's memory has: `[n, r, 128]`.
+
+    In an array `[n, h, w, c]` a TPU puts n innermost, and to gather a few images it lays out all of
+    them anew, in every step. Rows are gathered from where they are.
+    """
+    flat = images.reshape(len(images), -1)
+    if missing := -flat.shape[1] % _LANES:
+        flat = np.pad(flat, ((0, 0), (0, missing)))
+    return flat.reshape(len(flat), -1, _LANES)
+
+
+def make_gather(mesh: Mesh, image_shape: tuple[int, ...]) -> Callable[[Batch, jax.Array], Batch]:
+    """Returns the compiled function that picks a batch out of what every device holds.
+
+    It takes {"image": `[n, h, w, c]` or as of `lay_out`, "target": `[n, K]`} and positions `[b]`.
+
+    Args:
+      mesh: the devices.
+      image_shape: (h, w, c).
+    """
+
+    def gather(whole: Batch, positions: jax.Array) -> Batch:
+        found = {
+            name: values.at[positions].get(mode="promise_in_bounds")
+            for name, values in whole.items()
+        }
+        flat = found["image"].reshape(len(positions), -1)[:, : math.prod(image_shape)]
+        return {**found, "image": flat.reshape(-1, *image_shape)}
+
+    return jax.jit(
+        gather, in_shardings=(replicated(mesh), batched(mesh)), out_shardings=batched(mesh)
+    )
 
 
 def _host_and_hosts() -> dict[str, int]:

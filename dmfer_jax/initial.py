@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from dmfer_jax import files
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting import plain_json
 from dmfer_jax.state import TrainState, with_variables
 from dmfer_jax.weights import sealing
 from dmfer_jax.weights.manifest import is_manifest, list_files
@@ -95,7 +95,7 @@ def read_initial_weights(
         print(f"weights from {path.name}, SHA-256 {record['sha256']}:")
         print("".join(f"  {line}\n" for line in found.lines()), end="")
         text = json.dumps(record, indent=2) + "\n"
-        plain_json.write_text(workdir / _RECORD, text)
+        files.write_text(workdir / _RECORD, text)
     return InitialWeights(found.taken, found.fitted)
 
 

@@ -55,16 +55,12 @@ def load_predictor(
     path: str | os.PathLike[str],
     *,
     buckets: Sequence[int] = BUCKETS,
-    dtype: Any = jnp.float32,
-    fold: bool = True,
 ) -> Predictor:
     """Returns a predictor of the network in a portable file.
 
     Args:
       path: of a file that `dmfer_jax.export` wrote: a portable file, or one of arrays (.npz).
       buckets: of `Predictor`.
-      dtype: of `Predictor`; it need not be the type that was trained in.
-      fold: of `Predictor`.
 
     Raises:
       UserError: the file cannot be used; see `load_weights`.
@@ -77,8 +73,6 @@ def load_predictor(
         manifest.channels,
         manifest.labels,
         buckets=buckets,
-        dtype=dtype,
-        fold=fold,
     )
 
 

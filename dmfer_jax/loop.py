@@ -145,15 +145,20 @@ def go_on_counting(
       clocks: of `read_clocks`, from when on the time counts.
 
     Returns:
-      What returns `seconds`, and `cpu_seconds` unless the checkpoint is from before it was counted.
+      What returns `seconds` and `cpu_seconds`.
     """
-    began = {name: since - note[name] for name, since in clocks.items() if name in note}
+    began = {name: since - note[name] for name, since in clocks.items()}
 
     def count() -> dict[str, float]:
         now = read_clocks()
         return {name: now[name] - since for name, since in began.items()}
 
     return count
+
+
+def first_note() -> dict[str, Any]:
+    """Returns the note of a run that begins: no time has passed."""
+    return dict.fromkeys(read_clocks(), 0.0)
 
 
 def read_clocks() -> dict[str, float]:

@@ -17,21 +17,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-
-def normalize(vectors: Array, epsilon: float = 1e-12) -> Array:
-    """Returns vectors of length 1 along the last axis; a zero vector stays zero.
-
-    Args:
-      vectors: `[..., C]`.
-      epsilon: the squared length below which a vector counts as zero.
-    """
-    squared = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
-    return vectors * jax.lax.rsqrt(jnp.maximum(squared, epsilon))
+from dmfer_jax.models import vectors
 
 
 def cosine_to_centers(embedding: Array, centers: Array) -> Array:
     """Returns cos(x_i, c_j) `[n, K]` of embeddings `[n, C]` and centers `[K, C]`."""
-    return normalize(embedding) @ normalize(centers).T
+    return vectors.product(vectors.unit(embedding), vectors.unit(centers).T)
 
 
 def cross_entropy(logits: Array, targets: Array, *, label_smoothing: float = 0.0) -> Array:
@@ -146,7 +137,8 @@ def attentive_center(embedding: Array, centers: Array, attention: Array, targets
       `[n]`, one loss per example.
     """
     squared = jnp.square(embedding[:, None, :] - centers)  # [n, K, C]
-    return 0.5 * jnp.sum(targets * jnp.einsum("nkc,nc->nk", squared, attention), axis=-1)
+    weighted = jnp.einsum("nkc,nc->nk", squared, attention, precision=vectors.EXACT)
+    return 0.5 * jnp.sum(targets * weighted, axis=-1)
 
 
 def cosface(
@@ -264,18 +256,18 @@ def update_centers(
       `[K, C]` float32, of length 1 each if `unit`.
     """
     points = jax.lax.stop_gradient(embedding).astype(jnp.float32)
-    points = normalize(points) if unit else points
+    points = vectors.unit(points) if unit else points
     weights = targets * mask[:, None]
     mass = jnp.sum(weights, axis=0)[:, None]  # [K, 1]
-    delta = (weights.T @ points - mass * centers) / (1.0 + mass)
+    delta = (vectors.product(weights.T, points) - mass * centers) / (1.0 + mass)
     moved = centers + rate * delta
-    moved = normalize(moved) if unit else moved
+    moved = vectors.unit(moved) if unit else moved
     return jnp.where(mass > 0, moved, centers)
 
 
 def init_centers(key: Array, classes: int, dimensions: int) -> Array:
     """Returns random unit centers `[classes, dimensions]` float32."""
-    return normalize(jax.random.normal(key, (classes, dimensions), jnp.float32))
+    return vectors.unit(jax.random.normal(key, (classes, dimensions), jnp.float32))
 
 
 def _smooth(targets: Array, label_smoothing: float) -> Array:
@@ -295,8 +287,8 @@ def _margin_entropy(logits: Array, own: Array, targets: Array, label_smoothing: 
 
 
 def _between_centers(centers: Array) -> Array:
-    unit = normalize(centers)
-    return unit @ unit.T
+    unit = vectors.unit(centers)
+    return vectors.product(unit, unit.T)
 
 
 def _off_diagonal_mean(square: Array) -> Array:

@@ -170,24 +170,24 @@ def center_report(centers: Any) -> dict[str, Any]:
     }
 
 
-def wilson_interval(hits: int, examples: int, z: float = 1.96) -> tuple[float, float] | None:
-    """Returns the interval of a share that is known from few examples.
+def wilson_interval(hits: int, examples: int) -> tuple[float, float] | None:
+    """Returns the 95 % interval of a share that is known from few examples.
 
-    (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), with p = hits/n. Unlike p -+ z times
-    its standard error, it stays within 0 to 1 and has a width where all or none are hits (Wilson,
-    "Probable inference, the law of succession, and statistical inference", JASA 22, 1927).
+    (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), with p = hits/n, z = 1.96.
+    Unlike p -+ z times its standard error, it stays within 0 to 1 and has a width where all or none
+    are hits (Wilson, "Probable inference, the law of succession, and statistical inference", JASA
+    22, 1927).
 
     Args:
       hits: 0 to n.
       examples: n.
-      z: of the normal distribution; 1.96 is for 95 %.
 
     Returns:
       (low, high), 0 to 1; None of no examples.
     """
     if not examples:
         return None
-    share, n = hits / examples, examples
+    share, n, z = hits / examples, examples, 1.96
     middle = share + z**2 / (2 * n)
     reach = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     whole = 1 + z**2 / n

@@ -6,11 +6,10 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from dmfer_jax import distributed, run_folder, steps
+from dmfer_jax import distributed, files, run_folder, steps
 from dmfer_jax.checkpoint import Checkpoints
 from dmfer_jax.data import pipeline
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting import plain_json
 from dmfer_jax.run import Run
 from dmfer_jax.state import TrainState
 
@@ -75,4 +74,4 @@ def _write(
     }
     if run.config.loss.class_weights == "balanced":
         arrays["class_weights"] = steps.balanced_weights(run.train.targets)
-    plain_json.write_atomically(folder / BATCH, lambda part: np.savez(part, **arrays))
+    files.write_atomically(folder / BATCH, lambda part: np.savez(part, **arrays))

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dmfer_jax import video
+from dmfer_jax import files, video
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting import plain_json
 
 SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".jp2", ".pbm", ".pgm", ".png"}
@@ -57,7 +56,7 @@ def list_photos(names: Iterable[str], drawn_to: str = "") -> Listed:
             _take(path, listed, taken)
             continue
         for found in _walk(path, listed, folders, drawn_to):
-            kind = ".partial" if plain_json.is_partial(found) else found.suffix.lower()
+            kind = ".partial" if files.is_partial(found) else found.suffix.lower()
             if kind in SUFFIXES | video.SUFFIXES:
                 _take(found, listed, taken)
             else:
@@ -81,7 +80,7 @@ def _walk(
     def complain(error: OSError) -> None:
         listed.unreadable.append(f"{error.filename} cannot be listed: {error.strerror}")
 
-    for here, folders, files in os.walk(folder, followlinks=True, onerror=complain):
+    for here, folders, names in os.walk(folder, followlinks=True, onerror=complain):
         status = os.stat(here)
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
@@ -92,4 +91,4 @@ def _walk(
             continue
         seen.add((status.st_dev, status.st_ino))
         folders.sort()
-        yield from (Path(here, name) for name in sorted(files))
+        yield from (Path(here, name) for name in sorted(names))

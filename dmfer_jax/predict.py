@@ -39,8 +39,8 @@ from dmfer_jax.tracking import Tracks
 from dmfer_jax.video import read_frames
 
 _MANY = 200
-"""Photos from which 64 faces at a time pay. Compiling for one takes less, and it is all that a few
-photos wait for: the next ones are read meanwhile."""
+"""From so many photos on, a program for 64 faces at a time is worth compiling. One for a single
+face compiles faster, which is all that a few photos wait for: the next are read meanwhile."""
 
 Drawn = face_drawing.DrawnFiles
 

@@ -15,10 +15,10 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from dmfer_jax import command, reproduce, run_folder
+from dmfer_jax import command, files, reproduce, run_folder
 from dmfer_jax.config import find_config, validate
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting import plain_json, result_tables, rows
+from dmfer_jax.reporting import result_tables, rows
 from dmfer_jax.reporting.report import read_report
 
 
@@ -116,7 +116,7 @@ def update_page(page: Path) -> None:
         made = result_tables.render_page(text, page.parent)
     except UserError as error:
         raise UserError(f"{page}: {error}") from error
-    plain_json.write_text(page, made)
+    files.write_text(page, made)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -23,6 +23,7 @@ from dmfer_jax.models import face_resnet, summary
 from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.optimizer import make_optimizer, make_schedule
 from dmfer_jax.reporting import console
+from dmfer_jax.trained import check_classes
 
 
 class Run(NamedTuple):
@@ -83,7 +84,6 @@ def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
     check_image_size(config)
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.train.batch_size, "train.batch_size", mesh)
-    sharding.check_batch_size(config.train.eval_batch_size, "train.eval_batch_size", mesh)
     options = config.data
     joined = "+".join(options.train_splits)
     train_split = sources.load_split(dataset_dir, joined, options, train=True)
@@ -125,11 +125,35 @@ def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
     )
 
 
+def check_goes_on(run: Run, folder: Path, note: dict[str, Any]) -> None:
+    """Refuses to go on from a checkpoint of another run.
+
+    Args:
+      run: that goes on.
+      folder: of the checkpoint.
+      note: of the checkpoint.
+
+    Raises:
+      UserError: its classes, its config or its records are others.
+    """
+    check_classes(folder, note, run.train.class_names)
+    run_folder.check_same_config(folder, note["config"], run.config)
+    before, now = note["run"], run.description
+    for field in ("dataset", "records_sha256"):
+        if before[field] != now[field]:
+            raise UserError(
+                f"{run.workdir} was trained on {before['dataset']} with records of digest "
+                f"{before['records_sha256'][:16]}; those in {run.dataset_dir} are "
+                f"{now['dataset']} of digest {now['records_sha256'][:16]}. Give the records that "
+                "it was trained on by --config.data.data_dir, or another --workdir."
+            )
+
+
 def print_summary(run: Run) -> None:
     """Prints the network's parts with their parameters, and what it will be trained on.
 
-    A channel that is described by a single position has nothing but a sign once its length is 1:
-    the gradient of queries and keys is 0 then.
+    On a map of 1 x 1 a query or key of length 1 is +1 or -1, so it gets no gradient; a note says
+    so.
     """
     options = run.config.data
     found = summary.summarize(run.model, options.image_size, options.channels)
@@ -146,6 +170,12 @@ def print_summary(run: Run) -> None:
         print(
             "note: the deep scale has a single position, of which channel attention can learn no "
             "queries and keys; larger images have more"
+        )
+    if isinstance(run.train.images, sources.RecordImages):
+        gib = len(run.train) * options.image_size**2 * options.channels / 2**30
+        print(
+            f"note: training images are decoded anew in each epoch; all take {gib:.1f} GiB, more "
+            f"than config.data.memory_gib, {options.memory_gib:g}"
         )
     validation = f"{len(run.valid):,}" if run.valid else "no"
     hosts = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""

@@ -7,17 +7,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from dmfer_jax import files
 from dmfer_jax.config import get_config
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting import plain_json
 from dmfer_jax.reporting.report import read_report
 
 
 def save_config(workdir: Path, config: ConfigDict) -> None:
     """Writes `workdir/config.json`, or checks that the one of the run there is the same.
 
-    A run may go on with other logging and on another machine; what it computes stays the same. One
-    of which no step was saved, nor a report, is none.
+    A run may go on with other logging and on another machine; what it computes stays the same. A
+    folder without a checkpoint and a report holds no run yet: its config is replaced.
 
     Raises:
       UserError: the folder holds a run of another config; the message lists what differs.
@@ -33,7 +33,7 @@ def save_config(workdir: Path, config: ConfigDict) -> None:
 def write_config(workdir: Path, config: ConfigDict) -> None:
     """Writes `workdir/config.json`, whatever is there."""
     text = json.dumps(json.loads(config.to_json_best_effort()), indent=2) + "\n"
-    plain_json.write_text(workdir / "config.json", text)
+    files.write_text(workdir / "config.json", text)
 
 
 def check_same_config(holder: Path, old: ConfigDict | dict[str, Any], config: ConfigDict) -> None:

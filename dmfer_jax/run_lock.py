@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from dmfer_jax import files
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting import plain_json
 
 _NAME = "run.lock"
 
@@ -44,7 +44,7 @@ def lock(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
         try:
             if left := _read(file):
                 print(f"{workdir} was left by {left}, which ended without tidying up; it is free.")
-            with plain_json.writing(workdir / _NAME):
+            with files.writing(workdir / _NAME):
                 file.truncate(0)
                 file.write(_name_process().encode(errors="backslashreplace"))
             yield

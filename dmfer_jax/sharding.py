@@ -63,6 +63,23 @@ def fetch(array: jax.Array) -> np.ndarray:
         return multihost_utils.process_allgather(array, tiled=True)
 
 
+def round_up(size: int, mesh: Mesh) -> int:
+    """Returns the batch size from this one on that can be split evenly over the devices."""
+    return -(-size // mesh.size) * mesh.size
+
+
+def check_hosts(mesh: Mesh) -> None:
+    """Checks that all hosts of a mesh have equally many devices.
+
+    Raises:
+      UserError: they have not.
+    """
+    numbers = collections.Counter(device.process_index for device in mesh.devices.flat)
+    if len(set(numbers.values())) > 1:
+        each = ", ".join(f"process {host} has {numbers[host]}" for host in sorted(numbers))
+        raise UserError(f"the processes have different numbers of devices ({each}); expected equal")
+
+
 def check_batch_size(size: int, field: str, mesh: Mesh) -> None:
     """Checks that a global batch can be split evenly over the devices and hosts of a mesh.
 
@@ -70,11 +87,8 @@ def check_batch_size(size: int, field: str, mesh: Mesh) -> None:
       UserError: naming the field, what a device would get, and the sizes nearest to it that can;
         or that hosts have different numbers of devices.
     """
-    numbers = collections.Counter(device.process_index for device in mesh.devices.flat)
-    if len(set(numbers.values())) > 1:
-        each = ", ".join(f"process {host} has {numbers[host]}" for host in sorted(numbers))
-        raise UserError(f"the processes have different numbers of devices ({each}); expected equal")
-    devices, hosts = mesh.size, len(numbers)
+    check_hosts(mesh)
+    devices, hosts = mesh.size, len({device.process_index for device in mesh.devices.flat})
     if size % devices:
         lower = size // devices * devices
         nearest = " or ".join(

@@ -182,7 +182,7 @@ def augment_batch(
     if alpha:
         key = random_key(config.seed, "mixup", step)
         augmented, targets = augment.mix(key, augmented, targets, alpha)
-    # Else XLA augments once more for the gradient of the first kernel.
+    # Without this barrier XLA augments again in the backward pass.
     return jax.lax.optimization_barrier(augment.normalize(augmented)), targets
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from dmfer_jax import initial, run_folder, steps
+from dmfer_jax import initial, run_folder, sharding, steps
 from dmfer_jax.config import get_config, split_dataset, validate
 from dmfer_jax.data.records import split_names
 from dmfer_jax.describe import describe_records, describe_run
@@ -140,9 +141,11 @@ def of_model(
     def load(mesh: Mesh, class_names: Sequence[str]) -> Loaded:
         del class_names  # the splits have those of the model
         eval_step = steps.make_eval_step(make_network(manifest), mesh)
+        # Once, for all batches.
+        whole = jax.make_array_from_process_local_data(sharding.replicated(mesh), variables)
         return (
             eval_step,
-            FromFile(variables, _number(training, "step")),
+            FromFile(whole, _number(training, "step")),
             {"epoch": float(_number(training, "epoch"))},
         )
 

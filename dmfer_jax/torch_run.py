@@ -27,13 +27,13 @@ from dmfer_jax import (
     state,
     steps,
 )
+from dmfer_jax.building import ensure_built
 from dmfer_jax.data import augment
 from dmfer_jax.errors import UserError
-from dmfer_jax.prepare import ensure_built
+from dmfer_jax.finish import make_report, show_report
 from dmfer_jax.reporting.console import number
 from dmfer_jax.reporting.predictions import Predictions, write_run_predictions
-from dmfer_jax.run import Run, start_run
-from dmfer_jax.train import check_same_records, make_report, show_report
+from dmfer_jax.run import Run, check_goes_on, start_run
 from dmfer_jax.trained import check_classes
 from dmfer_jax.weights.pytorch import to_state_dict
 
@@ -230,14 +230,13 @@ def begin_or_restore(run: Run, network: Network) -> tuple[TorchState, dict[str, 
     """Returns the state and note of a run that begins, or those of its latest checkpoint.
 
     Raises:
-      UserError: the checkpoint is of other classes or records.
+      UserError: the checkpoint is of other classes, another config or other records.
     """
     step = network.checkpoints.step("last")
     if step is None:
-        return TorchState(network.trainer), {"seconds": 0.0, "cpu_seconds": 0.0}
+        return TorchState(network.trainer), loop.first_note()
     note = network.checkpoints.note(step)
-    check_classes(network.checkpoints.folder / str(step), note, run.train.class_names)
-    check_same_records(note["run"], run)
+    check_goes_on(run, network.checkpoints.folder / str(step), note)
     print(f"going on from step {step} of {run.total_steps} in {run.workdir}")
     return network.restore(step), note
 

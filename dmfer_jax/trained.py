@@ -33,8 +33,8 @@ def load_trained(
         any.
 
     Raises:
-      UserError: there is no such checkpoint, it is damaged or of another config, its classes are
-        others, or nothing says what they are.
+      UserError: there is no such checkpoint, it is damaged or of another config, or its classes
+        are others.
     """
     with checkpoint.Checkpoints(workdir) as checkpoints:
         step = checkpoints.step(which)
@@ -44,15 +44,8 @@ def load_trained(
         note, folder = checkpoints.note(step), checkpoints.folder / str(step)
         if class_names is not None:
             check_classes(folder, note, class_names)
-        class_names = note.get("labels", class_names)
-        if class_names is None:
-            raise UserError(
-                f"{folder} does not say what its classes are: it was saved by an older release. "
-                "Train on for a step, which saves it anew"
-            )
-        if "config" in note:  # else from before it was kept there
-            run_folder.check_same_config(folder, note["config"], config)
-        model = state.make_model(config, len(class_names))
+        run_folder.check_same_config(folder, note["config"], config)
+        model = state.make_model(config, len(note["labels"]))
         optimizer = make_optimizer(config, make_schedule(config, 1))
         like = jax.eval_shape(lambda: state.init_state(config, model, optimizer))
         return model, checkpoints.load(step, like, sharding.replicated(mesh)), note
@@ -69,7 +62,7 @@ def check_classes(folder: Path, note: dict[str, Any], class_names: Sequence[str]
     Raises:
       UserError: the classes, or their order, differ.
     """
-    known = note.get("labels", class_names)
+    known = note["labels"]
     if list(known) != list(class_names):
         raise UserError(
             f"checkpoint {folder} tells apart {', '.join(known)}, and the classes of the records "

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import gc
+import json
 import os
 import pickle
 import shutil
@@ -16,10 +17,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from dmfer_jax import config as configs
+from dmfer_jax.building import ensure_built
 from dmfer_jax.models import channel_attention, convolution, resnet
-from dmfer_jax.prepare import ensure_built
 
-# Before any device is touched. Sharded code is the same for 1 and many devices, so tests use many.
+# Before any device is touched. Tests are for the CPU, on machines with accelerators, too.
+os.environ["JAX_PLATFORMS"] = "cpu"
+jax.config.update("jax_platforms", "cpu")
+# Sharded code is the same for 1 and many devices, so tests use many.
 jax.config.update("jax_num_cpu_devices", 4)
 # Compiling is most of the suite's time, and its networks are too small to gain from it.
 jax.config.update("jax_disable_most_optimizations", True)
@@ -169,7 +173,12 @@ def save_random_run(workdir: Path, config: ConfigDict, class_names: Sequence[str
         lambda: state.init_state(config, model, optimizer),
         out_shardings=sharding.replicated(sharding.make_mesh()),
     )
-    note = {"epoch": 1.0, "seconds": 1.0, "labels": list(class_names)}
+    note = {
+        **{"epoch": 1.0, "seconds": 1.0, "cpu_seconds": 1.0, "input_wait": 0.0},
+        "labels": list(class_names),
+        "config": json.loads(config.to_json_best_effort()),
+        "run": {"dataset": config.data.dataset},
+    }
     with checkpoint.Checkpoints(workdir) as checkpoints:
         checkpoints.save(init(), note, 0.5)
     return workdir

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from dmfer_jax.reporting import plain_json
+from dmfer_jax import files
 from dmfer_jax.reporting.predictions import Predictions, write_run_predictions
 from dmfer_jax.reporting.report import write_report
 
@@ -60,7 +60,7 @@ def leave_run(workdir: Path, config: ConfigDict, right: list[int]) -> None:
     """Writes what a finished run of a config leaves in its folder."""
     (workdir / "checkpoints" / "12").mkdir(parents=True)
     text = config.to_json_best_effort()
-    plain_json.write_atomically(workdir / "config.json", lambda part: part.write_text(text))
+    files.write_atomically(workdir / "config.json", lambda part: part.write_text(text))
     write_run_predictions(workdir / "predictions.npz", CLASSES, say_of_both(right))
     report = make_report(config.seed, float(np.mean(right)), config.to_dict())
     write_report(workdir / "report.json", report)

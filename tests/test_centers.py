@@ -9,6 +9,7 @@ import pytest
 
 from dmfer_jax import losses
 from dmfer_jax.metrics import center_report
+from dmfer_jax.models import vectors
 from tests.loss_inputs import (
     CLASSES,
     DIMENSIONS,
@@ -96,7 +97,7 @@ def test_no_gradient_passes_from_the_moved_centers_to_the_embedding():
 
 def test_repeated_update_finds_the_direction_of_each_class():
     directions = np.eye(CLASSES, DIMENSIONS)
-    centers = losses.normalize(jnp.asarray(draw()[1]))
+    centers = vectors.unit(jnp.asarray(draw()[1]))
     for _ in range(60):
         centers = update(centers, 3 * directions[LABELS], hard_targets())
     np.testing.assert_allclose(centers, directions, atol=1e-4)

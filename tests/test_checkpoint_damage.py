@@ -18,8 +18,6 @@ from dmfer_jax import checkpoint_record, state
 from dmfer_jax.checkpoint import Checkpoints
 from dmfer_jax.errors import UserError
 
-STORED = Path(__file__).parent / "stored" / "checkpoint_format_1"
-
 
 def make_state(step: int, value: float = 0.0) -> state.TrainState:
     """A state of a few arrays, with an optimizer's."""
@@ -159,21 +157,6 @@ def test_checkpoint_of_a_later_format_is_left_alone(sound, tmp_path, monkeypatch
     with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match=r"is of format 3"):
         checkpoints.tidy()
     assert inside.is_dir()
-
-
-def test_checkpoint_of_format_1_is_read(tmp_path):
-    shutil.copytree(STORED, tmp_path / "checkpoints")
-    with Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.tidy() == []
-        assert checkpoints.step("last") == checkpoints.step("best") == 7
-        assert checkpoints.note(7)["labels"] == ["happiness", "anger"]
-    loaded = load(tmp_path, 7)
-    assert (int(loaded.step), int(loaded.skipped)) == (7, 0)
-    expected = np.arange(6, dtype=np.float32).reshape(3, 2) / 7
-    np.testing.assert_allclose(loaded.params["head"]["kernel"], expected, rtol=1e-6)
-    np.testing.assert_allclose(loaded.ema["params"]["head"]["kernel"], expected + 1, rtol=1e-6)
-    np.testing.assert_array_equal(loaded.batch_stats["norm"]["var"], [3, 4])
-    np.testing.assert_array_equal(loaded.centers, np.eye(2, 3))
 
 
 FILL = """

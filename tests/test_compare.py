@@ -14,12 +14,12 @@ import pytest
 from ml_collections import ConfigDict
 
 from dmfer_jax import compare, compare_plan, compare_results, compared_run, run_lock
+from dmfer_jax.building import ensure_built
 from dmfer_jax.compare_plan import Plan
 from dmfer_jax.compared_run import SYSTEMS
 from dmfer_jax.data import sources
 from dmfer_jax.errors import UserError
 from dmfer_jax.interruption import Interruption
-from dmfer_jax.prepare import ensure_built
 from dmfer_jax.reporting import writers
 from dmfer_jax.reporting.predictions import write_predictions
 from dmfer_jax.reporting.report import write_report

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from dmfer_jax import compiling, sharding
+from dmfer_jax.building import ensure_built
 from dmfer_jax.data import sources
 from dmfer_jax.feeding import Feed
-from dmfer_jax.prepare import ensure_built
 
 
 def test_compiling_goes_on_beside_and_its_error_is_raised_where_it_is_waited_for():

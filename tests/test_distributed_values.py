@@ -1,4 +1,4 @@
-"""Processes find out that they have different values, and all say so."""
+"""Processes find out that they have different values, and do what process 0 decides."""
 
 import subprocess
 import sys
@@ -13,6 +13,8 @@ from dmfer_jax.errors import UserError
 coordinator, process = sys.argv[1], int(sys.argv[2])
 distributed.start(coordinator, 2, process, timeout=120)
 distributed.check_same("abc", "digest of the records")
+decided = distributed.decided_by_main(lambda: [process, "best", None])
+print(f"decided: {decided}", file=sys.stderr)
 try:
     distributed.check_same(f"abc{process}", "digest of the records")
 except UserError as error:
@@ -31,6 +33,8 @@ def test_all_say_that_the_values_of_two_processes_differ():
         )
         for process in (0, 1)
     ]
-    said = [process.communicate(timeout=300)[1].splitlines()[-1] for process in started]
+    lines = [process.communicate(timeout=300)[1].splitlines() for process in started]
+    assert all("decided: [0, 'best', None]" in of_one for of_one in lines)
+    said = [of_one[-1] for of_one in lines]
     message = "the digest of the records is abc1 here, and abc0 in process 0"
     assert said == [f"process 1 failed: {message}", message]

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import dmfer_jax
+from dmfer_jax.__main__ import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,11 +68,11 @@ def imports_of(path: Path) -> set[str]:
     ("room", "allowed"),
     [
         ("dmfer_jax/data", "data|labels|config|errors"),
-        ("dmfer_jax/reporting", "reporting|metrics|labels|errors"),
+        ("dmfer_jax/reporting", "reporting|metrics|labels|files|errors"),
         ("dmfer_jax/models", "models"),
         ("dmfer_jax/onnx_graph", "onnx_graph|models"),
         ("dmfer_jax/pytorch", "pytorch|loss_options|errors"),
-        ("dmfer_jax/weights", "weights|models|reporting.plain_json|errors"),
+        ("dmfer_jax/weights", "weights|models|reporting.plain_json|files|errors"),
         ("data_builders", "data.images|data.builds|labels|errors"),
     ],
 )
@@ -82,6 +83,18 @@ def test_imports_point_down(room, allowed):
     )
     found = {(path.name, name) for path in (ROOT / room).rglob("*.py") for name in imports_of(path)}
     assert [one for one in sorted(found) if ours.match(one[1]) and not fine.match(one[1])] == []
+
+
+def test_nothing_imports_an_entry_point_but_what_runs_others():
+    commands = "|".join(COMMANDS)
+    fine = {"compared_run.py"}  # trains and evaluates in one process
+    found = {
+        (path.name, name)
+        for path in (ROOT / "dmfer_jax").rglob("*.py")
+        for name in imports_of(path)
+        if re.match(rf"dmfer_jax\.({commands})\b", name)
+    }
+    assert [one for one in sorted(found) if one[0] not in fine] == []
 
 
 @pytest.mark.parametrize(

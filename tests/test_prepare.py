@@ -14,11 +14,11 @@ from rich.console import Console
 
 from data_builders.common import record_builder
 from dmfer_jax import subjects
+from dmfer_jax.building import dry_run, ensure_built, prepare, print_counts, verify
 from dmfer_jax.data import builds, protocols, records
 from dmfer_jax.errors import UserError
 from dmfer_jax.evaluate import evaluate
 from dmfer_jax.labels import EXPRESSION_NAMES
-from dmfer_jax.prepare import dry_run, ensure_built, prepare, print_counts, verify
 from tests.conftest import make_tiny_config, save_random_run
 from tests.data_builders import ferplus_files, rafdb_files
 from tests.data_builders.folder_files import write, write_classes

@@ -12,7 +12,7 @@ import numpy as np
 from data_builders.affectnet.affect import check_affect
 from data_builders.affectnet.compact_names import Prefixed
 from data_builders.affectnet.npy_numbers import read_number
-from data_builders.common.source_files import SourceFiles
+from data_builders.common.source_files import IMAGE_SUFFIXES, SourceFiles
 from data_builders.common.survey import Rows, some
 from dmfer_jax.errors import UserError
 from dmfer_jax.labels import AFFECTNET
@@ -21,7 +21,6 @@ TRAIN_SET, VALIDATION_SET = "train_set", "val_set"
 """The folders of the two sets."""
 
 _EXPRESSION, _VALENCE, _AROUSAL = "_exp.npy", "_val.npy", "_aro.npy"
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def find_sets(files: SourceFiles) -> dict[str, str]:
@@ -65,7 +64,7 @@ def read_set(files: SourceFiles, name: str, folder: str) -> tuple[Rows, list[str
       UserError: an annotation cannot be read or has a value that is not allowed.
     """
     images, annotations = (_inside(files, folder, inside) for inside in ("images", "annotations"))
-    there = [file for file in files.names_in(images) if file.lower().endswith(_IMAGE_SUFFIXES)]
+    there = [file for file in files.names_in(images) if file.lower().endswith(IMAGE_SUFFIXES)]
     names = [
         file
         for file in sorted(there, key=len)  # 9 before 10

@@ -12,7 +12,7 @@ from collections import Counter
 import numpy as np
 
 from data_builders.affectnet.affect import check_affect
-from data_builders.common.source_files import SourceFiles
+from data_builders.common.source_files import IMAGE_SUFFIXES, SourceFiles
 from data_builders.common.survey import Rows, some
 from data_builders.common.tables import read_csv, whole_number
 from dmfer_jax.errors import UserError
@@ -37,7 +37,6 @@ HEADER = (
 _PATH, _BOX, _EXPRESSION, _AFFECT = HEADER[0], HEADER[1:5], HEADER[6], HEADER[7:]
 _NO_EXPRESSION = {8: "none", 9: "uncertain", 10: "no face"}
 _IMAGES = "manually_annotated_images"
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
 
 def find_lists(files: SourceFiles) -> dict[str, str]:
@@ -139,7 +138,7 @@ class _Images:
             for folder in self._files.folders()
             if folder in self._listed or folder.rpartition("/")[0] in above
             for name in self._files.names_in(folder)
-            if name.lower().endswith(_IMAGE_SUFFIXES) and name not in self._listed.get(folder, ())
+            if name.lower().endswith(IMAGE_SUFFIXES) and name not in self._listed.get(folder, ())
         ]
         if not found:
             return []
@@ -151,7 +150,7 @@ class _Images:
             return name
         if folder not in self._spellings:
             names = self._files.names_in(folder)
-            images = [spelt for spelt in names if spelt.lower().endswith(_IMAGE_SUFFIXES)]
+            images = [spelt for spelt in names if spelt.lower().endswith(IMAGE_SUFFIXES)]
             times = Counter(_stem(spelt) for spelt in images)
             self._spellings[folder] = {
                 **{_stem(spelt): spelt for spelt in images if times[_stem(spelt)] == 1},

@@ -46,7 +46,7 @@ _DAMAGE = (
 )
 
 
-class Room:
+class UnpackBudget:
     """How much all archives of a source may unpack to: a few small ones may hold many others.
 
     Attributes:
@@ -96,7 +96,7 @@ class Archive(Protocol):
 
 
 def open_archive(
-    file: IO[bytes], where: str, stack: contextlib.ExitStack, room: Room
+    file: IO[bytes], where: str, stack: contextlib.ExitStack, budget: UnpackBudget
 ) -> Archive | None:
     """Opens an archive; what the file holds decides, not what it is called.
 
@@ -104,7 +104,7 @@ def open_archive(
       file: seekable.
       where: the file's name, for messages.
       stack: closes what is opened.
-      room: for what is unpacked.
+      budget: for what is unpacked.
 
     Returns:
       The archive, or None if the file is none.
@@ -118,7 +118,7 @@ def open_archive(
         if magic.startswith(_ZIP_MAGICS):
             return _Zip(stack.enter_context(zipfile.ZipFile(file)), where)
         if magic.startswith(_GZIP_MAGIC):
-            unpacked = _gunzipped(file, where, stack, room)
+            unpacked = _gunzipped(file, where, stack, budget)
             return None if unpacked is None else _Tar(unpacked, where)
         if magic[_TAR_MAGIC_AT:] == _TAR_MAGIC:
             return _Tar(file, where)
@@ -140,7 +140,7 @@ def readable(where: str) -> Iterator[None]:
 
 
 def copy_to_temporary_file(
-    stream: IO[bytes], where: str, stack: contextlib.ExitStack, room: Room
+    stream: IO[bytes], where: str, stack: contextlib.ExitStack, budget: UnpackBudget
 ) -> IO[bytes]:
     """Unpacks a stream into a nameless file, which vanishes with the process.
 
@@ -148,14 +148,14 @@ def copy_to_temporary_file(
       stream: to read to its end.
       where: its name, for messages.
       stack: closes the file.
-      room: for what comes out.
+      budget: for what comes out.
 
     Raises:
       UserError: more comes out than any dataset holds, or the disk is full.
     """
     file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
     while block := stream.read(2**20):
-        room.take(len(block), where)
+        budget.take(len(block), where)
         try:
             file.write(block)
         except OSError as error:
@@ -267,7 +267,7 @@ class _Part(io.RawIOBase):
 
 
 def _gunzipped(
-    file: IO[bytes], where: str, stack: contextlib.ExitStack, room: Room
+    file: IO[bytes], where: str, stack: contextlib.ExitStack, budget: UnpackBudget
 ) -> IO[bytes] | None:
     """A tar.gz cannot be read in any order; returns the tar inside it, or None if there is none."""
     with gzip.open(file) as unzipped:
@@ -275,7 +275,7 @@ def _gunzipped(
         if magic[_TAR_MAGIC_AT:] != _TAR_MAGIC:
             return None
         unzipped.seek(0)
-        return copy_to_temporary_file(unzipped, where, stack, room)  # pyright: ignore[reportArgumentType]
+        return copy_to_temporary_file(unzipped, where, stack, budget)  # pyright: ignore[reportArgumentType]
 
 
 def _decoded_name(where: str, info: zipfile.ZipInfo) -> str:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_builders.common.first_rows import FirstRows
 from data_builders.common.jpeg_header import whole_jpeg_size
 from data_builders.common.record_builder import Examples, RecordBuilder
 from data_builders.common.source_files import SourceFiles
@@ -56,7 +55,7 @@ class ImageFilesBuilder(RecordBuilder, skip_registration=True):
           UserError: the source cannot be used, or does not fit together.
         """
         files, found = self.found()
-        first_rows = FirstRows(sum(map(len, found.splits.values())))
+        first_rows: dict[bytes, int] = {}  # the row that had a content first
         splits, start = {}, 0
         for split, rows in found.splits.items():
             examples = _examples(files, rows, start, first_rows)
@@ -104,7 +103,7 @@ def stored_image(encoded: bytes, box: tuple[float, float, float, float] | None =
 
 
 def _examples(
-    files: SourceFiles, rows: Rows, start: int, first_rows: FirstRows
+    files: SourceFiles, rows: Rows, start: int, first_rows: dict[bytes, int]
 ) -> Iterator[dict[str, Any]]:
     """Yields a split's examples; `start` is the row number of the first."""
 
@@ -130,7 +129,7 @@ def _examples(
                         "label": int(rows.labels[index]),
                         "name": rows.names[index],
                         "row": row,
-                        "first_row": first_rows.first(digest, row),
+                        "first_row": first_rows.setdefault(digest, row),
                         **{name: values[index] for name, values in rows.fields.items()},
                     }
         finally:
@@ -152,4 +151,4 @@ def _read(files: SourceFiles, rows: Rows, index: int) -> tuple[bytes, bytes]:
             f"{str(error).rstrip('.')}. Fetch it again; or remove the file, and build with "
             "--allow_mismatch to do without it."
         ) from error
-    return image, hashlib.sha256(image).digest()
+    return image, hashlib.sha256(image).digest()[:16]

@@ -17,7 +17,7 @@ from typing import IO, Any
 from data_builders.common.archives import (
     UNREADABLE_SUFFIXES,
     Archive,
-    Room,
+    UnpackBudget,
     copy_to_temporary_file,
     open_archive,
     readable,
@@ -26,6 +26,9 @@ from dmfer_jax.errors import UserError
 
 MAX_FILE_BYTES = 2**28
 """What `SourceFiles.read` takes into memory at most: no image or annotation comes near it."""
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+"""Of what is taken for an image, in any case."""
 
 SPLIT_FOLDERS: dict[str, str] = {
     "train": "train",
@@ -70,7 +73,7 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
         self.unreadable: list[str] = []  # paths of archives that cannot be looked into
         self.empty_folders: list[str] = []  # paths of folders on disk with nothing in them
         self._folders: dict[str, dict[str, _Place]] = {}
-        self._stack, self._room = contextlib.ExitStack(), Room()
+        self._stack, self._budget = contextlib.ExitStack(), UnpackBudget()
         try:
             self._index()
         except BaseException:
@@ -207,8 +210,8 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
                 file = self._stack.enter_context(self.source.open("rb"))
             if os.fstat(file.fileno()).st_size == 0:
                 raise UserError(f"{self.source} is empty (0 bytes). Fetch it again.")
-            self._room.packed += os.fstat(file.fileno()).st_size
-            archive = open_archive(file, str(self.source), self._stack, self._room)
+            self._budget.packed += os.fstat(file.fileno()).st_size
+            archive = open_archive(file, str(self.source), self._stack, self._budget)
             if archive is None:
                 if self.source.name.lower().endswith((*_ARCHIVE_SUFFIXES, *UNREADABLE_SUFFIXES)):
                     raise UserError(
@@ -293,7 +296,7 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
                 continue
             with self.open(path) as stream:
                 file = self._seekable(path, stream)
-            archive = open_archive(file, self.where(path), self._stack, self._room)
+            archive = open_archive(file, self.where(path), self._stack, self._budget)
             if archive is None:
                 self.unreadable.append(path)
             else:
@@ -305,10 +308,10 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
         place = self._folders[folder][name]
         if place is None:
             file = self._stack.enter_context((self._root / path).open("rb"))
-            self._room.packed += os.fstat(file.fileno()).st_size
+            self._budget.packed += os.fstat(file.fileno()).st_size
             return file
         where = f"{self.source} ({path})"
-        return copy_to_temporary_file(stream, where, self._stack, self._room)
+        return copy_to_temporary_file(stream, where, self._stack, self._budget)
 
 
 def _place_of(archive: Archive, path: str) -> str:

@@ -11,15 +11,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from data_builders.common.source_files import SPLIT_FOLDERS, SourceFiles
+from data_builders.common.source_files import IMAGE_SUFFIXES, SPLIT_FOLDERS, SourceFiles
 from data_builders.common.survey import some
 from dmfer_jax.errors import UserError
 from dmfer_jax.labels import parse_expression
-
-IMAGE_SUFFIXES: tuple[str, ...] = (
-    ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif",
-)  # fmt: skip
-"""Of what is taken for an image, in any case."""
 
 _EXPECTED = (
     "Expected class folders with images directly in them: train/happy/1.jpg and test/happy/1.jpg, "

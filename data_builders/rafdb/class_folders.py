@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from data_builders.common.source_files import SourceFiles
+from data_builders.common.source_files import SPLIT_FOLDERS, SourceFiles
 from data_builders.common.survey import some
 from data_builders.rafdb import published
 from data_builders.rafdb.listing import Entry, Listing, image_key, owners_split
@@ -21,13 +21,7 @@ FOLDER_ORDERS: dict[str, tuple[Expression, ...]] = {
 }
 """What `--folder_order` may be: RAF-DB's own order, or that of MA-Net and others."""
 
-_SPLITS = {
-    "train": "train",
-    "test": "test",
-    "valid": "valid",
-    "val": "valid",
-    "validation": "valid",
-}
+_SPLITS = ("train", "test", "valid")
 
 
 class _Placed(NamedTuple):
@@ -58,8 +52,8 @@ def read_class_folders(
     roots: dict[str, list[_Placed]] = {}
     for path in images:
         *above, split, folder, _ = ("", "", *path.split("/"))
-        if split.lower() in _SPLITS and _is_class_folder(folder):
-            placed = _Placed(_SPLITS[split.lower()], folder.lower(), path)
+        if split.lower() in SPLIT_FOLDERS and _is_class_folder(folder):
+            placed = _Placed(SPLIT_FOLDERS[split.lower()], folder.lower(), path)
             roots.setdefault("/".join(above).strip("/"), []).append(placed)
     if not roots:
         return None
@@ -70,7 +64,7 @@ def read_class_folders(
         )
     ((root, found),) = roots.items()
     # By name, as in the owners' list: so the first few records are of all classes.
-    found.sort(key=lambda placed: (list(_SPLITS).index(placed.split), image_key(placed.path)))
+    found.sort(key=lambda placed: (_SPLITS.index(placed.split), image_key(placed.path)))
     _check_all_placed(files, root, found, images)
     notes = []
     if (part := _test_under_another_name(found)) is not None:

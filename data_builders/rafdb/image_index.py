@@ -4,12 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from data_builders.common.source_files import SourceFiles
+from data_builders.common.source_files import IMAGE_SUFFIXES, SourceFiles
 from data_builders.common.survey import some
 from data_builders.rafdb.listing import Listing, image_key, image_kind, of_compound_set
 from dmfer_jax.errors import UserError
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 _KINDS = {"aligned": "aligned", "original": "original", "original_cropped": "original"}
 """Variant -> the kind of images that it is made of."""
 
@@ -32,7 +31,7 @@ class ChosenImages(NamedTuple):
 
 def find_images(files: SourceFiles) -> list[str]:
     """Returns the paths of the images in a source, sorted; those of the compound set are not."""
-    return sorted(p for p in files if p.lower().endswith(_SUFFIXES) and not of_compound_set(p))
+    return sorted(p for p in files if p.lower().endswith(IMAGE_SUFFIXES) and not of_compound_set(p))
 
 
 def choose_images(files: SourceFiles, listing: Listing, variant: str) -> ChosenImages:

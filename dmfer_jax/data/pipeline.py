@@ -6,7 +6,6 @@ cover every example exactly once; the last one is padded and masked. Each of sev
 piece of a batch: one behind the other, they are the batch that one host would read.
 """
 
-import functools
 import itertools
 import sys
 from collections.abc import Callable, Iterator
@@ -126,11 +125,6 @@ def eval_positions(
     return (_eval_part(split, batch_size, number, host, hosts) for number in steps)
 
 
-_STEPS_AT_ONCE = 32
-"""The most steps whose order is computed together: for one batch of 128, NumPy's calls cost more
-than its arithmetic."""
-
-
 def _train_positions(
     split: Split, batch_size: int, seed: int, sampling: str, host: int, hosts: int
 ) -> Callable[[int], np.ndarray]:
@@ -140,16 +134,9 @@ def _train_positions(
         if sampling == "natural"
         else mixed_order(split.labels, sampling, seed)
     )
-    steps = min(max(len(split) // (batch_size * hosts), 1), _STEPS_AT_ONCE)
-
-    @functools.lru_cache(maxsize=8)
-    def draw(block: int) -> np.ndarray:
-        first = (np.arange(steps) + block * steps) * batch_size * hosts + host * batch_size
-        return order((first[:, None] + np.arange(batch_size)).ravel()).reshape(steps, batch_size)
 
     def positions_of(step: int) -> np.ndarray:
-        block, within = divmod(step, steps)
-        return draw(block)[within]
+        return order((step * hosts + host) * batch_size + np.arange(batch_size))
 
     return positions_of
 

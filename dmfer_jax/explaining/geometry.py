@@ -17,6 +17,7 @@ from dmfer_jax.explaining.subject import (
     read_log,
     split_or_valid,
 )
+from dmfer_jax.loss_options import has_centers
 from dmfer_jax.reporting import embedding_figures
 
 
@@ -78,8 +79,10 @@ def draw_centers(asked: Asked) -> dict[str, Any]:
     runs, numbers, classes = {}, {}, set()
     for workdir, name in zip(asked.workdirs, name_runs(asked.workdirs), strict=True):
         options: Any = run_folder.load_config(workdir).loss
-        if options.name == "none":
-            raise UserError(f"the run in {workdir} has no class centers: config.loss.name is none")
+        if not has_centers(options):
+            raise UserError(
+                f"the run in {workdir} has no class centers: config.loss.name is {options.name}"
+            )
         _, model, state, _ = load_network(workdir, asked)
         rows = [row for row in read_log(workdir) if row.get("center_spread") is not None]
         if not rows:

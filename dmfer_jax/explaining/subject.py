@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dmfer_jax import run_folder, sharding
+from dmfer_jax.building import ensure_built
 from dmfer_jax.config import validate
 from dmfer_jax.data import sources
 from dmfer_jax.data.records import split_names
@@ -18,7 +19,6 @@ from dmfer_jax.data.sources import Split
 from dmfer_jax.errors import UserError
 from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.predictor import Predictions, Predictor
-from dmfer_jax.prepare import ensure_built
 from dmfer_jax.reporting import report as reports
 from dmfer_jax.reporting import writers
 from dmfer_jax.state import TrainState

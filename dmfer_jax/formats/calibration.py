@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from dmfer_jax import run_folder
+from dmfer_jax.building import ensure_built
 from dmfer_jax.data import sources
 from dmfer_jax.data.images import decode_image
 from dmfer_jax.errors import UserError
-from dmfer_jax.prepare import ensure_built
 from dmfer_jax.weights.sealing import Manifest
 
 MOST_IMAGES = 256

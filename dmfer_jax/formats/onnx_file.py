@@ -18,6 +18,7 @@ import onnxruntime
 from google.protobuf.message import DecodeError
 
 from dmfer_jax.errors import UserError
+from dmfer_jax.files import write_atomically
 from dmfer_jax.formats.program import (
     OUTPUTS,
     Loaded,
@@ -28,7 +29,6 @@ from dmfer_jax.formats.quantize import quantize
 from dmfer_jax.onnx_graph.convert import convert
 from dmfer_jax.onnx_graph.graph import IR_VERSION, OPSET
 from dmfer_jax.predictor import BUCKETS
-from dmfer_jax.reporting.plain_json import write_atomically
 from dmfer_jax.weights import strict_json
 from dmfer_jax.weights.sealing import Manifest, check_digest, seal, unseal
 

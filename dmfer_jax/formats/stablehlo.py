@@ -16,10 +16,10 @@ import jax
 import numpy as np
 from jax import export
 
+from dmfer_jax.files import write_atomically
 from dmfer_jax.formats.program import Loaded, make_function, missing_package, reading
 from dmfer_jax.models.formulation import plain
 from dmfer_jax.predictor import BUCKETS, fill_buckets
-from dmfer_jax.reporting.plain_json import write_atomically
 from dmfer_jax.weights import strict_json
 from dmfer_jax.weights.sealing import Manifest, check_digest, seal, unseal
 

@@ -10,6 +10,7 @@ from jax import Array
 
 from dmfer_jax.models.convolution import convolve
 from dmfer_jax.models.formulation import is_plain
+from dmfer_jax.models.vectors import product, unit
 
 
 class ChannelSelfAttention(nn.Module):
@@ -17,8 +18,9 @@ class ChannelSelfAttention(nn.Module):
 
     Each channel is described by its h*w values. Queries and keys have length 1 over space, so
     their product is a cosine, sharpened by one learned temperature per head:
-    A = softmax(tau K^T Q) of `[c/heads, c/heads]`. This is the cross-covariance attention of XCiT
-    (El-Nouby et al., 2021) and Restormer's MDTA (Zamir et al., 2022). Its cost is linear in h*w.
+    A = softmax(tau q k^T) of `[c/heads, c/heads]`, over the keys. This is the cross-covariance
+    attention of XCiT (El-Nouby et al., 2021) and Restormer's MDTA (Zamir et al., 2022). Its cost is
+    linear in h*w.
 
     Attributes:
       heads: number of heads; divides c.
@@ -79,7 +81,7 @@ class SqueezeExcite(nn.Module):
 
 def _plainly(q: Array, k: Array, v: Array, tau: Array) -> Array:
     """`_attend`, as it is written in papers."""
-    weights = jax.nn.softmax(tau * (q @ k.swapaxes(-1, -2)), axis=-1)
+    weights = jax.nn.softmax(tau * product(q, k.swapaxes(-1, -2)), axis=-1)
     return _product(weights.astype(v.dtype), v).astype(v.dtype)
 
 
@@ -95,7 +97,7 @@ def _attend(q: Array, k: Array, v: Array, tau: Array) -> Array:
 
 
 def _attend_forward(q: Array, k: Array, v: Array, tau: Array) -> tuple[Array, tuple[Array, ...]]:
-    logits = tau * (q @ k.swapaxes(-1, -2))
+    logits = tau * product(q, k.swapaxes(-1, -2))
     weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
     total = jnp.sum(weights, axis=-1, keepdims=True)
     y = (_product(weights.astype(v.dtype), v) / total).astype(v.dtype)
@@ -109,7 +111,7 @@ def _attend_backward(residuals: tuple[Array, ...], dy: Array) -> tuple[Array, ..
     # With A = weights / total the gradient of A is dy v^T, and its mean under A is that of dy y.
     mean = jnp.sum(scaled * y, axis=-1, keepdims=True, dtype=_long(y))
     dlogits = weights * (_product(scaled, v.swapaxes(-1, -2)) - mean)
-    dq, dk = dlogits @ k, dlogits.swapaxes(-1, -2) @ (tau * q)
+    dq, dk = product(dlogits, k), product(dlogits.swapaxes(-1, -2), tau * q)
     dtau = jnp.sum(q * dq, axis=(0, 2, 3), keepdims=True)[0]
     return tau * dq, dk, dv, dtau
 
@@ -124,8 +126,3 @@ def _product(a: Array, b: Array) -> Array:
 def _long(y: Array) -> Any:
     """The type to sum in: at least float32."""
     return jnp.promote_types(y.dtype, jnp.float32)
-
-
-def unit(y: Array, axis: int = -1) -> Array:
-    """Returns vectors of length 1 along an axis; a zero vector stays zero."""
-    return y * jax.lax.rsqrt(jnp.maximum(jnp.sum(y * y, axis=axis, keepdims=True), 1e-12))

@@ -18,6 +18,7 @@ from dmfer_jax.models.face_resnet import FaceResNet
 from dmfer_jax.models.loss_parts import AttentionNetwork, CosineHead
 from dmfer_jax.models.resnet import BACKBONES, ConvNorm, ResNet
 from dmfer_jax.models.two_scale import TwoScaleFeatures
+from dmfer_jax.models.vectors import EXACT
 
 
 class Outputs(NamedTuple):
@@ -118,8 +119,7 @@ class Dmfer(nn.Module):
             x = ConvNorm(self.embedding, 1, relu=False, name="compress", **layers)(x, train)
         else:
             x = keep_top_channels(x, self.embedding)
-        embedding = x.mean(axis=(1, 2))
-        embedding = embedding.astype(jnp.promote_types(x.dtype, jnp.float32))  # [n, C]
+        embedding = x.mean(axis=(1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32))  # [n, C]
         attention = centers = None
         if self.attentive:
             attention = AttentionNetwork(name="attentive", **layers)(x, train)
@@ -130,7 +130,8 @@ class Dmfer(nn.Module):
             centers = self.param("centers", nn.initializers.normal(1.0), shape, jnp.float32)
         y = nn.Dropout(self.dropout, deterministic=not train)(embedding)
         scale = self.cosine_scale
-        head = nn.Dense if scale is None else partial(CosineHead, scale=scale)
+        exact = partial(nn.Dense, precision=EXACT)
+        head = exact if scale is None else partial(CosineHead, scale=scale)
         logits = head(self.num_classes, param_dtype=self.param_dtype, name="head")(y)
         return Outputs(logits, embedding, centers, attention)
 

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from dmfer_jax.models.channel_attention import unit
 from dmfer_jax.models.resnet import ConvNorm
+from dmfer_jax.models.vectors import product, unit
 
 
 class CosineHead(nn.Module):
@@ -31,7 +31,7 @@ class CosineHead(nn.Module):
         # Of length about 1: the longer a w_j is, the less a step turns it.
         init = nn.initializers.lecun_normal()
         kernel = self.param("kernel", init, (x.shape[-1], self.classes), self.param_dtype)
-        return self.scale * (unit(x, axis=-1) @ unit(kernel, axis=0))
+        return self.scale * product(unit(x), unit(kernel, axis=0))
 
 
 class AttentionNetwork(nn.Module):

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
+from dmfer_jax import files
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting import plain_json
 from dmfer_jax.reporting.bootstrap import CONFIDENCE, Interval, compare
 from dmfer_jax.reporting.cells import (
     ONE_SEED,
@@ -168,10 +168,8 @@ def write_findings(folder: Path, findings: Findings) -> None:
             named = [[f"`{first}`", *rest] for first, *rest in cells]
             lines += ["", f"**{title}**", "", *markdown_table(header, named)]
     lines += ["", *(f"- {note}" for note in _notes(findings)), ""]
-    plain_json.write_text(folder / "table.md", "\n".join(lines))
-    plain_json.write_atomically(
-        folder / DIFFERENCES, lambda part: _write_differences(part, findings)
-    )
+    files.write_text(folder / "table.md", "\n".join(lines))
+    files.write_atomically(folder / DIFFERENCES, lambda part: _write_differences(part, findings))
 
 
 DIFFERENCES = "differences.csv"

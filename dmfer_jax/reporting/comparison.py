@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from dmfer_jax.reporting import ablation_table, plain_json
+from dmfer_jax import files
+from dmfer_jax.reporting import ablation_table
 from dmfer_jax.reporting.ablation_table import Difference
 from dmfer_jax.reporting.bootstrap import CONFIDENCE
 from dmfer_jax.reporting.cells import (
@@ -165,9 +166,9 @@ def write_comparison(folder: Path, found: Comparison) -> None:
     for title, header, cells in _tables(found):
         lines += [f"**{title}**", "", *markdown_table(header, cells), ""]
     lines += [f"- {note}" for note in _notes(found)]
-    plain_json.write_text(folder / "table.md", "\n".join(lines) + "\n")
-    plain_json.write_text(folder / "compare.csv", _as_csv(COLUMNS, found.rows))
-    plain_json.write_text(folder / "costs.csv", _as_csv(COST_COLUMNS, found.costs))
+    files.write_text(folder / "table.md", "\n".join(lines) + "\n")
+    files.write_text(folder / "compare.csv", _as_csv(COLUMNS, found.rows))
+    files.write_text(folder / "costs.csv", _as_csv(COST_COLUMNS, found.costs))
 
 
 def _tables(found: Comparison) -> list[tuple[str, list[str], list[list[str]]]]:

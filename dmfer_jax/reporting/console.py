@@ -219,7 +219,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def whole_percent(share: float) -> str:
-    """Returns a share from 0 to 1 as whole percent; nearly none or all is not said to be it."""
+    """Returns a share from 0 to 1 as whole percent, "<1 %" or ">99 %" where it is not 0 or 1."""
     text = f"{100 * share:.0f} %"
     if text == "0 %" and share > 0:
         return "<1 %"

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from dmfer_jax.reporting import plain_json
+from dmfer_jax import files
 
 DPI = 150
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -41,7 +41,7 @@ def save(figure: Figure, path: StrPath) -> None:
       figure: of `new_figure`.
       path: ends in one of `FORMATS`.
     """
-    plain_json.write_atomically(path, lambda part: figure.savefig(part, dpi=DPI))
+    files.write_atomically(path, lambda part: figure.savefig(part, dpi=DPI))
 
 
 def percent_ticks() -> PercentFormatter:

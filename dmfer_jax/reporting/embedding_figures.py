@@ -82,7 +82,6 @@ def draw_center_curves(
     path: StrPath,
     runs: Mapping[str, Mapping[str, Any]],
     ideal: float,
-    title: str = "Cosine between class centers",
 ) -> None:
     """Draws how far the centers are apart over the steps of runs.
 
@@ -91,9 +90,8 @@ def draw_center_curves(
       runs: {name: {"steps": [...], "mean_cosine": [...], "largest": (step, cosine)}}; the
         last is of the checkpoint, whose centers are known: of the two nearest ones.
       ideal: the least mean cosine that K centers can have, -1/(K-1).
-      title: above it.
     """
-    figure = new_figure(7, 4.6, title)
+    figure = new_figure(7, 4.6, "Cosine between class centers")
     axes = figure.add_subplot()
     for index, (name, run) in enumerate(runs.items()):
         color, line = _COLORS[index % len(_COLORS)], _LINES[index % len(_LINES)]

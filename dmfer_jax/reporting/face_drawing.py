@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from dmfer_jax import files
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting import plain_json
 from dmfer_jax.reporting.console import whole_percent
 
 _INK, _PAPER = "#000000", "#E69F00"
@@ -118,7 +118,7 @@ class DrawnFiles:
                 f"{place} cannot be written: a JPEG has at most {_LARGEST_JPEG:,} pixels a side, "
                 f"and this has {max(image.size):,}"
             )
-        plain_json.write_atomically(place, lambda part: image.save(part, quality=90))
+        files.write_atomically(place, lambda part: image.save(part, quality=90))
 
 
 class DrawnVideo:
@@ -132,7 +132,7 @@ class DrawnVideo:
 
     def __init__(self, place: Path, *, endless: bool = False) -> None:
         self._place, self._endless = place, endless
-        self._part = plain_json.partial_of(place)
+        self._part = files.partial_of(place)
         self._writer: Any = None
         self._count = 0
 
@@ -148,7 +148,7 @@ class DrawnVideo:
         if self._writer is None:
             return
         self._writer.release()
-        with plain_json.writing(self._place, NotDrawn):
+        with files.writing(self._place, NotDrawn):
             try:
                 if kind is None or self._endless:
                     self._check_whole()
@@ -184,7 +184,7 @@ class DrawnVideo:
             written.release()
 
     def _open(self, rate: float, size: tuple[int, int]) -> Any:
-        with plain_json.writing(self._place, NotDrawn):
+        with files.writing(self._place, NotDrawn):
             self._part.parent.mkdir(parents=True, exist_ok=True)
         writer = cv2.VideoWriter(str(self._part), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
         if not writer.isOpened():

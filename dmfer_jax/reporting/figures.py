@@ -172,47 +172,6 @@ def draw_training_curves(path: StrPath, rows: Sequence[Mapping[str, Any]]) -> No
     save(figure, path)
 
 
-def draw_examples(
-    path: StrPath,
-    images: np.ndarray,
-    true_names: Sequence[str],
-    predicted_names: Sequence[str],
-    probabilities: Sequence[float],
-    title: str = "Most confident mistakes",
-) -> None:
-    """Draws faces in a grid, each with its prediction.
-
-    The picture holds the images themselves. Owners of real datasets mostly forbid to pass images
-    on, so it is drawn only when asked for, and stays with whoever holds the data.
-
-    Args:
-      path: the PNG to write.
-      images: uint8 [n, h, w, c], grey (1 channel) or RGB (3).
-      true_names: n class names.
-      predicted_names: n class names.
-      probabilities: n confidences of the predictions, 0 to 1.
-      title: above the grid.
-    """
-    columns = min(6, max(len(images), 1))
-    rows = max(-(-len(images) // columns), 1)
-    figure = new_figure(1.25 * columns + 0.2, 1.62 * rows + 0.4, title)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.axis("off")
-    everything = zip(images, true_names, predicted_names, probabilities, strict=True)
-    for axes, (image, true, predicted, probability) in zip(grid.flat, everything, strict=False):
-        axes.imshow(
-            image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255
-        )
-        right = true == predicted
-        axes.set_title(
-            f"{predicted} {whole_percent(probability)}\ntrue: {true}",
-            fontsize=8,
-            color=BLUE if right else VERMILLION,
-        )
-    save(figure, path)
-
-
 def draw_split_accuracy(
     path: StrPath, splits: Mapping[str, Mapping[str, Any]], title: str = "Accuracy by split"
 ) -> None:

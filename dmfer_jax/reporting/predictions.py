@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dmfer_jax import files
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting import plain_json
 
 StrPath = str | os.PathLike[str]
 
@@ -75,7 +75,7 @@ def write_predictions(
             rows.writerow(["name", *(["label"] if labels is not None else []), *class_names])
             rows.writerows(first + row for first, row in zip(head, texts, strict=True))
 
-    plain_json.write_atomically(path, write)
+    files.write_atomically(path, write)
 
 
 def read_predictions(path: StrPath, class_names: Sequence[str]) -> tuple[list[str], np.ndarray]:
@@ -130,7 +130,7 @@ def write_run_predictions(
         for split, found in splits.items()
         for field, values in found._asdict().items()
     }
-    plain_json.write_atomically(
+    files.write_atomically(
         path, lambda part: np.savez_compressed(part, class_names=np.array(class_names), **arrays)
     )
 

@@ -44,6 +44,7 @@ from typing import Any
 
 from rich.console import Console
 
+from dmfer_jax import files
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import plain_json
 from dmfer_jax.reporting.commit import describe_commit
@@ -81,7 +82,7 @@ def write_report(path: str | os.PathLike[str], report: Mapping[str, Any]) -> Non
     """
     text = json.dumps(plain_json.to_plain(report), indent=2, ensure_ascii=False, allow_nan=False)
     text = _join_number_lists(text) + "\n"
-    plain_json.write_text(path, text)
+    files.write_text(path, text)
 
 
 def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:

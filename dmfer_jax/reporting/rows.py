@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dmfer_jax import files
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting import plain_json
 
 COLUMNS: tuple[str, ...] = (
     "experiment",  # what the run belongs to, such as "ferplus_cpu-components"
@@ -159,7 +159,7 @@ def append_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, str]])
             file.flush()
             os.fsync(file.fileno())  # checkpoints are removed once their row is on the disk
 
-    plain_json.write_atomically(path, write)
+    files.write_atomically(path, write)
 
 
 def _parse(path: Path, rows: Any) -> list[dict[str, str]]:

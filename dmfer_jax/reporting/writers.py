@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from tensorboardX import SummaryWriter
 
+from dmfer_jax import files
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import plain_json
 
@@ -62,7 +63,7 @@ class JsonlLog:
     def __init__(self, path: str | os.PathLike[str], resume_step: int):
         kept = [row for row in read_jsonl(path) if row["step"] <= resume_step]
         text = "".join(f"{plain_json.dump_line(row)}\n" for row in kept)
-        plain_json.write_text(path, text)
+        files.write_text(path, text)
         self._path = Path(path)
         # Unbuffered: what a full disk has refused is not tried again when the file is closed.
         self._file = self._path.open("ab", buffering=0)
@@ -78,7 +79,7 @@ class JsonlLog:
           UserError: the file cannot be written.
         """
         line = (plain_json.dump_line({"step": int(step), **values}) + "\n").encode()
-        with plain_json.writing(self._path):
+        with files.writing(self._path):
             while line:  # a disk that gets full takes a part
                 line = line[self._file.write(line) :]
 
@@ -127,7 +128,7 @@ class TensorBoardLog:
         Raises:
           UserError: the file cannot be written.
         """
-        with plain_json.writing(self._folder):
+        with files.writing(self._folder):
             self._writer.close()
 
 

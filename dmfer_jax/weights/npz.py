@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting.plain_json import write_atomically
+from dmfer_jax.files import write_atomically
 from dmfer_jax.weights import strict_json
 from dmfer_jax.weights.sealing import Manifest, check_digest, seal, some, unseal
 

@@ -24,7 +24,7 @@ import safetensors
 import safetensors.numpy
 
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting.plain_json import write_atomically
+from dmfer_jax.files import write_atomically
 from dmfer_jax.weights import strict_json
 from dmfer_jax.weights.pytorch import from_state_dict, to_state_dict
 from dmfer_jax.weights.sealing import Manifest, describe, seal, some, unseal
@@ -227,7 +227,7 @@ def check_finite(tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def _is_description(said: Any) -> bool:
-    """Whether a value of the manifest says of a tensor what `_describe` does."""
+    """Whether a value of the manifest says of a tensor what `sealing.describe` does."""
     if not isinstance(said, dict) or set(said) != {"shape", "sha256"}:
         return False
     shape = said["shape"]

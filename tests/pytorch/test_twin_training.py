@@ -10,7 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the twin needs the torch extra")
 
-from dmfer_jax import losses, sharding, state, steps  # noqa: E402
+from dmfer_jax import sharding, state, steps  # noqa: E402
+from dmfer_jax.models import vectors  # noqa: E402
 from dmfer_jax.optimizer import decayed, make_optimizer, make_schedule  # noqa: E402
 from dmfer_jax.pytorch import model as twin_model  # noqa: E402
 from dmfer_jax.pytorch import training as twin_training  # noqa: E402
@@ -55,7 +56,7 @@ def test_training_gives_the_same_losses_and_the_same_state(changes):
     config = tiny(optimizer__warmup_epochs=0.4, optimizer__weight_decay=0.05, **changes)
     model, variables, twin = make_both(config)
     images, targets, centers = draw_batch(config)
-    centers = np.array(losses.normalize(jnp.asarray(centers)))
+    centers = np.array(vectors.unit(jnp.asarray(centers)))
     class_weights = np.linspace(0.5, 1.5, CLASSES, dtype=np.float32)
     optimizer = make_optimizer(config, make_schedule(config, STEPS))
     train_state = state.TrainState(

@@ -57,23 +57,17 @@ def draw_training_curves(path, value):
     figures.draw_training_curves(path, rows_of(40, scale=value))
 
 
-def draw_examples(path, value):
-    images = np.full((8, 48, 48, 1), 10 * value, np.uint8)
-    figures.draw_examples(path, images, ["fear"] * 8, ["anger"] * 8, [0.9] * 8)
-
-
 def draw_split_accuracy(path, value):
     figures.draw_split_accuracy(path, {"valid": summary_of(10), "test": summary_of(value)})
 
 
 # Inches; a figure has 150 pixels each. Matrices: 2.2 for the labels and 0.68 or 0.6 per class;
-# examples: 6 columns of 1.25 and 2 rows of 1.62 with room for the title; bars: 0.75 per split.
+# bars: 0.75 per split.
 SIZES = [
     (draw_confusion, (2.2 + 0.68 * 8, 2.2 + 0.68 * 8)),
     (draw_reliability, (6, 6)),
     (draw_center_cosines, (2.2 + 0.6 * 8, 2.2 + 0.6 * 8)),
     (draw_training_curves, (7, 8)),
-    (draw_examples, (6 * 1.25 + 0.2, 2 * 1.62 + 0.4)),
     (draw_split_accuracy, (7, 1.2 + 2 * 0.75)),
 ]
 
@@ -96,14 +90,6 @@ def test_long_class_names_push_nothing_out_of_the_picture(tmp_path, draw):
     pixels = np.asarray(Image.open(tmp_path / "a.png").convert("L"))
     assert (pixels[:, [0, 1, -2, -1]] == 255).all()
     assert (pixels[[0, 1, -2, -1]] == 255).all()
-
-
-def test_examples_may_have_colour(tmp_path):
-    red = np.zeros((1, 48, 48, 3), np.uint8)
-    red[..., 0] = 255
-    figures.draw_examples(tmp_path / "red.png", red, ["fear"], ["anger"], [0.9])
-    pixels = np.asarray(Image.open(tmp_path / "red.png").convert("RGB")).reshape(-1, 3)
-    assert np.mean(np.all(pixels == (255, 0, 0), axis=1)) > 0.2
 
 
 def test_report_figures_are_drawn_for_every_checkpoint_and_split(tmp_path):

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
+from dmfer_jax import files
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting import plain_json
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ def test_place_that_cannot_be_written_is_named(tmp_path, name, reason):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=f"{name} cannot be written: {reason}; make room for it"):
-        plain_json.write_text(tmp_path / name, "text")
+        files.write_text(tmp_path / name, "text")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
 
 
@@ -28,6 +28,6 @@ def test_full_disk_leaves_the_older_file_as_it_was(tmp_path):
     path = tmp_path / "report.json"
     path.write_text("older")
     with pytest.raises(UserError, match=r"report\.json cannot be written: No space left on dev"):
-        plain_json.write_atomically(path, fail)
+        files.write_atomically(path, fail)
     assert [one.name for one in tmp_path.iterdir()] == ["report.json"]
     assert path.read_text() == "older"

@@ -1,0 +1,62 @@
+"""Files that are either whole or not there, and one error where they cannot be written."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from dmfer_jax.errors import UserError
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a text in UTF-8; the file is whole or not there, as of `write_atomically`."""
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
+    """Lets `write` make the file under another name and moves it to its place when it is whole.
+
+    Args:
+      path: where the file shall be; folders above it are made, an older file is replaced.
+      write: gets the path to write to, in the same folder and with the same suffix.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    path = Path(path)
+    partial = partial_of(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(partial)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str], kind: type[UserError] = UserError) -> Iterator[None]:
+    """Turns what a full disk or a place that is not to be written raises into a `UserError`.
+
+    Args:
+      path: of the file that is written meanwhile, for the message.
+      kind: of the error.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise kind(
+            f"{os.fspath(path)} cannot be written: {error.strerror or error}; make room for it, or "
+            "choose another place"
+        ) from error
+
+
+def partial_of(path: Path) -> Path:
+    """Returns where this process makes a file before it is whole: beside it, with its suffix."""
+    # Shortened: names end at 255 bytes, and a character may take four.
+    return path.with_name(f".{path.stem[:32]}.{os.getpid()}.partial{path.suffix}")
+
+
+def is_partial(path: Path) -> bool:
+    """Returns whether a file is one that `partial_of` named; a killed process leaves it."""
+    return path.name.startswith(".") and ".partial" in path.suffixes[-2:]

@@ -1,0 +1,14 @@
+"""What a run says of itself before its first step."""
+
+from dmfer_jax import run
+
+
+def test_run_says_at_its_beginning_what_will_hold_it_up(tiny_config, data_dir, tmp_path, capsys):
+    (folder,) = data_dir.glob("synthetic_faces/tiny/*")
+    run.print_summary(run.start_run(tiny_config, tmp_path / "fine", folder))
+    assert "note:" not in capsys.readouterr().out
+    tiny_config.data.memory_gib, tiny_config.data.image_size = 1e-6, 16
+    run.print_summary(run.start_run(tiny_config, tmp_path / "slow", folder))
+    said = capsys.readouterr().out
+    assert "note: training images are decoded anew in each epoch; all take 0.0 GiB" in said
+    assert "channel attention can learn no queries and keys" in said
