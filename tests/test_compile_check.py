@@ -20,6 +20,12 @@ SMALL = (
 )
 
 
+needs_compiler = pytest.mark.skipif(
+    find_spec("libtpu") is None or "DMFER_COMPILE_CHECK" not in os.environ,
+    reason="needs libtpu, TPUs' compiler, and a minute; set DMFER_COMPILE_CHECK=1 to run it",
+)
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs the command as a user would: libtpu must not be loaded into the tests' process."""
     command = [sys.executable, "-m", "dmfer_jax.compile_check", "--config=configs/ferplus.py"]
@@ -52,11 +58,7 @@ def test_without_libtpu_the_package_to_install_is_named():
     assert "Traceback" not in found.stderr
 
 
-@pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu, TPUs' compiler")
-@pytest.mark.skipif(
-    "DMFER_COMPILE_CHECK" not in os.environ,
-    reason="compiles for a minute; set DMFER_COMPILE_CHECK=1 to run it",
-)
+@needs_compiler
 def test_more_chips_need_no_more_collectives(tmp_path):
     out = tmp_path / "checks.json"
     found = run("--topology=v5e:2x2,v5e:2x4", "--batch_per_chip=8", f"--out={out}")
@@ -66,3 +68,28 @@ def test_more_chips_need_no_more_collectives(tmp_path):
     for step in ("training", "evaluation"):
         assert four[step]["collectives"]["all-reduce"] == eight[step]["collectives"]["all-reduce"]
         assert four[step]["flops"] == pytest.approx(eight[step]["flops"], rel=0.01)  # per chip
+
+
+GATHER = """
+from dmfer_jax import compile_check, feeding, sharding
+import jax, jax.numpy as jnp, numpy as np
+
+chips = compile_check.topology_devices(compile_check.find_topology("v5e:2x4"))
+mesh, (size, number, batch) = sharding.make_mesh(chips), (112, 10_000, 256)
+rows = feeding.lay_out(np.zeros((1, size, size, 3), np.uint8)).shape[1:]
+whole = {
+    "image": jax.ShapeDtypeStruct((number, *rows), jnp.uint8),
+    "target": jax.ShapeDtypeStruct((number, 8), jnp.float32),
+}
+gather = feeding.make_gather(mesh, (size, size, 3))
+program = gather.lower(whole, jax.ShapeDtypeStruct((batch,), jnp.int32)).compile()
+print(program.memory_analysis().temp_size_in_bytes)
+"""
+
+
+@needs_compiler
+def test_a_batch_is_gathered_without_a_copy_of_all_images():
+    found = subprocess.run(
+        [sys.executable, "-c", GATHER], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert int(found.stdout.split()[-1]) < 10_000 * 112 * 112 * 3 / 20
