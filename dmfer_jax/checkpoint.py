@@ -95,7 +95,9 @@ class Checkpoints:
         step = int(jax.device_get(state.step))
         if step in self._steps():
             return
-        arrays, note = records.describe_arrays(state), copy.deepcopy(dict(note))
+        # Process 0 writes down what all of them save.
+        arrays = {} if jax.process_index() else records.describe_arrays(state)
+        note = copy.deepcopy(dict(note))
         partial = self.folder / f"{step}{_PARTIAL}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,9 @@ import numpy as np
 
 from dmfer_jax.reporting import console, writers
 
+_AHEAD = 2
+"""Steps that the host has given to the devices and that they need not have done."""
+
 
 class StepLog:
     """Gathers the scalars of steps, and writes their means.
@@ -44,11 +47,17 @@ class StepLog:
         self._waiting: list[dict[str, jax.Array]] = []
 
     def add(self, scalars: dict[str, jax.Array]) -> None:
-        """Takes the scalars of the next step, on the device."""
+        """Takes the scalars of the next step, on the device, and waits for those of an earlier one.
+
+        A host that ran further ahead would fill the devices with batches of a streamed split, and
+        would see itself wait for input while the devices are busy.
+        """
         self._waiting.append(scalars)
+        if len(self._waiting) > _AHEAD:
+            jax.block_until_ready(self._waiting[-1 - _AHEAD])
 
     def fetch(self, step: int) -> int | None:
-        """Fetches the scalars of all steps so far; the loop's one wait for the devices.
+        """Fetches the scalars of all steps so far, from the devices to the host.
 
         Args:
           step: the latest one.
