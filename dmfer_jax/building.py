@@ -199,8 +199,8 @@ def _opened(dataset: str, source: str) -> Any:
     if not source:
         raise UserError(
             f"{dataset} has no records yet, and no source to build them from was given. Give the "
-            "file or folder as downloaded: --source=path to prepare, --config.data.source=path "
-            f"to train; see docs/datasets/{dataset.partition('/')[0]}.md"
+            "file or folder as downloaded: --config.data.source=path to train, --source=path to "
+            f"other commands; see docs/datasets/{dataset.partition('/')[0]}.md"
         )
     return SourceFiles(Path(os.path.expanduser(source)))
 

@@ -199,6 +199,7 @@ def _find_scores(workdir: Path, split: str, step: int, temperature: float) -> di
     return None
 
 
+_ENOUGH = 100  # images whose ranges int8 can take
 _OF_RUN = ("checkpoint", "temperature", "licence", "notes")
 """Flags that say what is taken from a run; a file has these things said of it already."""
 
@@ -234,6 +235,8 @@ def main(argv: Sequence[str]) -> None:
         + (f"; int8, calibrated on {len(images)} images" if images is not None else "")
     )
     print(command.printable(summary))
+    if images is not None and len(images) < _ENOUGH:
+        print(f"note: {len(images)} images say little of the ranges; give {_ENOUGH} or more")
 
 
 def _count(value: object) -> str:

@@ -100,7 +100,8 @@ def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
     if per_epoch < 1:
         raise UserError(
             f"config.train.batch_size is {config.train.batch_size}, more than the "
-            f"{len(train_split)} training examples"
+            f"{len(train_split)} training examples; give fewer, such as "
+            f"--config.train.batch_size={max(len(train_split) // 4, 1)}"
         )
     for name in {*options.test_splits} & {*split_names(dataset_dir)}:
         sources.load_split(dataset_dir, name, options, train=False)  # else found out at the end

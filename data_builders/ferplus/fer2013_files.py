@@ -64,7 +64,8 @@ def find_faces(files: SourceFiles) -> str:
         raise UserError(
             f"{files.source} holds no faces: no {' and no '.join(CSV_NAMES)}, as such or in a zip "
             f"or tar.gz; {files.describe()}{packed}. Give the folder with FER2013 as its owners "
-            "hand it out."
+            "hand it out. (Copies as folders of images have lost the rows that the votes are of; "
+            "they can be read as --dataset=folder/fer2013, with FER2013's own labels.)"
         )
     return min(found, key=lambda path: (path.count("/"), _rank(path), path))
 

@@ -22,6 +22,7 @@ from dmfer_jax.files import write_atomically
 from dmfer_jax.formats.program import (
     OUTPUTS,
     Loaded,
+    describe,
     make_function,
     reading,
 )
@@ -78,7 +79,8 @@ def save_onnx(
         model = quantize(model, calibrate_on)
         manifest = replace(manifest, scores=None)  # they are those of the network in float32
     precision = "float32" if calibrate_on is None else "int8"
-    described = seal(manifest, FORMAT, {_GRAPH: _bytes_of(model)}, **{PRECISION: precision})
+    tensors = {_GRAPH: _bytes_of(model)}
+    described = seal(describe(manifest), FORMAT, tensors, **{PRECISION: precision})
     texts = {name: json.dumps(value, ensure_ascii=False) for name, value in described.items()}
     onnx.helper.set_model_props(model, texts)
     content = model.SerializeToString()

@@ -6,6 +6,7 @@ the convolutions, and probabilities come out.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dmfer_jax.data import preprocessing
 from dmfer_jax.data.augment import normalize
 from dmfer_jax.errors import UserError
 from dmfer_jax.folding import fold_batch_norm
@@ -22,6 +24,12 @@ from dmfer_jax.weights.sealing import Manifest
 
 OUTPUTS = Predictions._fields
 """Names of what a program gives, in this order."""
+
+
+def describe(manifest: Manifest) -> Manifest:
+    """Returns what a program's file says of a network: the program normalises by itself."""
+    before = preprocessing.describe(manifest.image_size, manifest.channels, of_program=True)
+    return replace(manifest, preprocessing=before)
 
 
 def make_function(

@@ -17,7 +17,13 @@ import numpy as np
 from jax import export
 
 from dmfer_jax.files import write_atomically
-from dmfer_jax.formats.program import Loaded, make_function, missing_package, reading
+from dmfer_jax.formats.program import (
+    Loaded,
+    describe,
+    make_function,
+    missing_package,
+    reading,
+)
 from dmfer_jax.models.formulation import plain
 from dmfer_jax.predictor import BUCKETS, fill_buckets
 from dmfer_jax.weights import strict_json
@@ -52,7 +58,7 @@ def save_stablehlo(path: str | os.PathLike[str], manifest: Manifest, variables: 
             images
         )
     program = bytes(exported.serialize())
-    described = seal(manifest, FORMAT, {_PROGRAM: np.frombuffer(program, np.uint8)})
+    described = seal(describe(manifest), FORMAT, {_PROGRAM: np.frombuffer(program, np.uint8)})
     text = json.dumps(described, ensure_ascii=False, allow_nan=False, indent=1)
 
     def write(part: Path) -> None:

@@ -205,7 +205,7 @@ def _find_columns(
     if not header or header[0] != "name":
         found = f"begins with '{header[0][:40]}'" if header else "is not there"
         raise UserError(f"{path}, line 1: the header {found}; {expected}")
-    labelled = len(header) == len(class_names) + 2 and header[1] == "label"
+    labelled = header[1:2] == ["label"]
     first = 2 if labelled else 1
     there = header[first:]
     missing = [name for name in class_names if name not in there]

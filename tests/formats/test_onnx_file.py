@@ -83,7 +83,10 @@ def test_file_needs_nothing_of_this_project_and_says_what_it_takes_and_gives(sav
     ]
     metadata = session.get_modelmeta().custom_metadata_map
     assert tuple(json.loads(metadata["labels"])) == exported_files.LABELS
-    assert json.loads(metadata["preprocessing"])["resize"]["size"] == [48, 48]
+    before = json.loads(metadata["preprocessing"])
+    assert before["resize"]["size"] == [48, 48]
+    assert not {"divide_by", "mean", "std"} & before.keys()  # the program does it
+    assert "pixels stay uint8, 0 to 255" in before["in_words"]
     assert json.loads(metadata["precision"]) == "float32"
     found = session.run(None, {"images": exported_files.draw_images()})
     exported_files.check_same(found, expected)
