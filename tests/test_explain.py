@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 from dmfer_jax import metrics
+from dmfer_jax.calibration import fit_temperature
 from dmfer_jax.errors import UserError
 from dmfer_jax.explain import FIGURES, explain
 from dmfer_jax.explaining.subject import Asked, name_runs
 from dmfer_jax.reporting import writers
+from dmfer_jax.reporting.predictions import read_run_predictions
 from tests.test_package import run
 
 
@@ -60,6 +62,13 @@ def test_calibration_is_that_of_the_report(drawn, finished):
     assert numbers["fitted_on"] == "valid"
     assert numbers["loss"] == pytest.approx(summary["loss"], rel=1e-4)
     assert numbers["ece"] == pytest.approx(summary["ece"], abs=1e-3)
+    _, said = read_run_predictions(finished[0] / "predictions.npz")
+    fitted = {
+        name: fit_temperature(np.log(said[name].probabilities), said[name].labels)
+        for name in ("valid", "test")
+    }
+    assert numbers["temperature"] == pytest.approx(fitted["valid"], rel=1e-3)
+    assert fitted["test"] != pytest.approx(fitted["valid"], rel=1e-2)
 
 
 def test_a_test_split_that_is_not_built_is_not_asked_for(finished, tmp_path):

@@ -15,8 +15,10 @@ from PIL import Image
 import dmfer_jax
 from dmfer_jax import checkpoint, export, formats, loading, run_folder, sharding, state
 from dmfer_jax.data import augment
+from dmfer_jax.data.sources import load_split
 from dmfer_jax.errors import UserError
 from dmfer_jax.exported import load_exported
+from dmfer_jax.formats import calibration
 from dmfer_jax.labels import EXPRESSION_NAMES
 from dmfer_jax.predictor import Predictor
 from dmfer_jax.trained import load_trained
@@ -247,6 +249,12 @@ def test_what_a_loss_asks_of_the_network_and_the_flip_average_are_in_the_file(
     outputs: Any = jax.jit(expected.apply)(variables, augment.normalize(jnp.asarray(images)))
     np.testing.assert_allclose(found.probabilities, jax.nn.softmax(outputs.logits), rtol=1e-4)
 
+    cooler, out = jax.nn.softmax(outputs.logits / 2), tmp_path / "cooler.safetensors"
+    manifest = export.export(workdir, "last", out, temperature=2.0)
+    assert manifest.model["cosine_scale"] == (32.0 if name == "cosface" else None)
+    found = loading.load_predictor(out, buckets=(2,))(images)
+    np.testing.assert_allclose(found.probabilities, cooler, rtol=1e-4)
+
 
 def test_each_format_gives_the_predictions_of_the_run(exported, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -261,12 +269,15 @@ def test_each_format_gives_the_predictions_of_the_run(exported, tmp_path, monkey
 
 
 def test_int8_is_calibrated_on_the_runs_validation_images_or_on_a_folder(
-    finished, exported, tmp_path, monkeypatch, capsys
+    tiny_config, finished, exported, tmp_path, monkeypatch, capsys
 ):
     pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
     command(monkeypatch, workdir=str(finished[0]), to="onnx", int8=True, out="a.int8.onnx")
     valid = finished[1]["checkpoints"]["last"]["splits"]["valid"]["examples"]
+    (folder,) = Path(tiny_config.data.data_dir).glob("synthetic_faces/tiny/*")
+    of_valid = load_split(folder, "valid", tiny_config.data, train=False).images
+    np.testing.assert_array_equal(calibration.images_of_run(finished[0]), of_valid)
     assert f"int8, calibrated on {valid} images" in capsys.readouterr().out
     assert load_exported(tmp_path / "a.int8.onnx").manifest.scores is None  # those of float32
     (tmp_path / "faces" / "more").mkdir(parents=True)

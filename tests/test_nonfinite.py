@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dmfer_jax import replay, state, steps, train
+from dmfer_jax import loop, replay, sharding, state, steps, train
 from dmfer_jax.data import sources
 from dmfer_jax.errors import UserError
+from dmfer_jax.optimizer import make_optimizer, make_schedule
 from dmfer_jax.reporting import figures
 from dmfer_jax.reporting.writers import read_jsonl
 from dmfer_jax.step_log import StepLog
@@ -110,3 +111,62 @@ def test_run_stops_at_the_step_and_its_dump_repeats_it(tiny_config, tmp_path, mo
     (dump / "batch.npz").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"batch\.npz cannot be read"):
         replay.replay(dump)
+
+
+def test_a_gradient_that_is_not_finite_is_no_step(tiny_config, monkeypatch):
+    """Though the loss is: the root of 0 has no slope."""
+    tiny_config.model.scales, tiny_config.model.attention = "deep", "none"
+    tiny_config.train.nonfinite = "skip"
+    honest = steps.make_loss_function
+
+    def make(*args, **options):
+        loss_fn = honest(*args, **options)
+
+        def with_a_root(params, *rest):
+            loss, more = loss_fn(params, *rest)
+            return loss + jnp.sqrt(0.0 * params["head"]["bias"].sum()), more
+
+        return with_a_root
+
+    monkeypatch.setattr(steps, "make_loss_function", make)
+    model, mesh = state.make_model(tiny_config, 8), sharding.make_mesh()
+    optimizer = make_optimizer(tiny_config, make_schedule(tiny_config, 12))
+    first = jax.jit(
+        lambda: state.init_state(tiny_config, model, optimizer),
+        out_shardings=sharding.replicated(mesh),
+    )()
+    before = jax.device_get(first)
+    batch = {"image": np.zeros((8, 32, 32, 3), np.uint8), "target": np.eye(8, dtype=np.float32)}
+    train_step = steps.make_train_step(tiny_config, model, optimizer, mesh)
+    after, scalars = train_step(first, sharding.put_batch(batch, mesh))
+    assert np.isfinite(float(scalars["loss"]))
+    assert not np.isfinite(float(scalars["grad_norm"]))
+    assert (int(after.step), int(after.skipped)) == (1, 1)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(after.params), before.params)
+
+
+def test_run_leaves_out_such_steps_where_it_may_and_stops_where_none_is_good(
+    tiny_config, tmp_path, monkeypatch
+):
+    honest, bad = sources.load_split, {"train_00030"}
+
+    def load_split(*args, train, **kwargs):
+        split = honest(*args, train=train, **kwargs)
+        targets = split.targets.copy()
+        targets[[not bad or name in bad for name in split.names]] = np.nan
+        return dataclasses.replace(split, targets=targets) if train else split
+
+    monkeypatch.setattr(sources, "load_split", load_split)
+    monkeypatch.setattr(figures, "draw_report_figures", lambda *_: [])
+    tiny_config.model.scales, tiny_config.model.attention = "deep", "none"
+    tiny_config.train.nonfinite = "skip"
+    report = train.train(tiny_config, tmp_path / "one")
+    rows = [r for r in read_jsonl(tmp_path / "one" / "metrics.jsonl") if r["kind"] == "train"]
+    assert rows[-1]["skipped"] == 2  # once in each of two epochs
+    assert np.isfinite([row["loss"] for row in rows if "loss" in row]).all()
+    assert report["checkpoints"]["last"]["step"] == 12
+
+    bad.clear()  # all of them
+    monkeypatch.setattr(loop, "_HOPELESS", 3)
+    with pytest.raises(UserError, match=r"step 4 is not finite"):
+        train.train(tiny_config, tmp_path / "all")

@@ -56,6 +56,7 @@ def score_pixels(
     groups: dict[str, list[str]],
     device_gib: float = 1,
     said: dict[str, Predictions] | None = None,
+    repeated: list[int] | None = None,
 ) -> dict:
     split = Split(
         name="test",
@@ -63,7 +64,7 @@ def score_pixels(
         labels=np.array(labels, np.int32),
         targets=np.eye(8, dtype=np.float32)[labels],
         rows=np.arange(len(labels)),
-        repeated=np.zeros(len(labels), bool),
+        repeated=np.array(repeated or [0] * len(labels), bool),
         names=np.array([f"{row}.jpg" for row in range(len(labels))]),
         groups={key: np.array(values) for key, values in groups.items()},
         class_names=EXPRESSION_NAMES,
@@ -82,6 +83,15 @@ def test_scores_by_group_add_up_to_the_score_of_the_split_without_its_padding(de
     assert found["groups"]["group"]["b"]["accuracy"] == 1 / 2
     assert "groups" not in score_pixels([1], [1], {})
     assert "groups" not in score_pixels([1], [1], {"group": ["unknown"]})
+
+
+def test_deduplicated_scores_leave_out_images_that_stand_in_an_earlier_row():
+    pixels, labels = [1, 2, 3, 4, 5, 6], [1, 0, 3, 4, 0, 6]
+    found = score_pixels(pixels, labels, {}, repeated=[0, 0, 0, 0, 1, 0])
+    assert found["accuracy"] == pytest.approx(4 / 6)
+    assert found["deduplicated"]["accuracy"] == pytest.approx(4 / 5)
+    assert found["deduplicated"]["examples"] == 5
+    assert "deduplicated" not in score_pixels(pixels, labels, {})
 
 
 def test_predictions_are_those_of_every_image_once_without_padding():

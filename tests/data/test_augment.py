@@ -70,6 +70,23 @@ def test_each_strength_alone_changes_images(strength):
     assert jaxpr.outvars != [jaxpr.invars[1]]
 
 
+def test_each_strength_is_given_to_what_it_is_the_strength_of():
+    key, images = jax.random.key(3), jnp.asarray(noise())
+    keys = jax.random.split(key, 4)
+    still = {"flip": 0.0, "rotation": 0.0, "shift": 0.0, "scale": 0.0}
+    expected = {
+        **{name: lambda a, name=name: augment.warp(keys[0], images, **{**still, name: a})
+           for name in still},
+        "brightness": lambda a: augment.change_brightness(keys[1], images, a),
+        "contrast": lambda a: augment.change_contrast(keys[2], images, a),
+        "erase": lambda a: augment.erase(keys[3], images, a, OFF["erase_area"]),
+    }  # fmt: skip
+    assert expected.keys() == OFF.keys() - {"erase_area"}
+    for name, direct in expected.items():
+        found = augment.augment(key, images, ConfigDict({**OFF, name: 0.4}))
+        np.testing.assert_allclose(found, direct(0.4), atol=1e-6, err_msg=name)
+
+
 def test_all_together_keep_type_and_range_and_depend_on_key_and_image():
     images = np.repeat(noise(channels=3)[:1], N, axis=0)
     options: Any = get_config().augment

@@ -36,7 +36,7 @@ def _small_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
     use_one_block_a_stage(monkeypatch)
 
 
-def assert_near(found: dict[str, Any], expected: dict[str, Any], tolerance: float = 5e-4) -> None:
+def assert_near(found: dict[str, Any], expected: dict[str, Any], tolerance: float = 1e-4) -> None:
     """Compares by name, relative to the largest number of each array."""
     assert set(found) == set(expected)
     for name, values in expected.items():
@@ -143,7 +143,9 @@ def test_outputs_and_gradients_are_equal(changes):
         name: np.zeros(one.shape) if one.grad is None else one.grad.numpy()
         for name, one in twin.named_parameters()
     }
-    assert_near(found, to_state_dict({"params": grads}))
+    # Means of squeeze-and-excite cancel, and what rounding leaves of their gradients is 2e-4.
+    tolerance = 5e-4 if config.model.attention == "squeeze_excite" else 1e-4
+    assert_near(found, to_state_dict({"params": grads}), tolerance)
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50", "face_resnet"])

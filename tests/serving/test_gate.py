@@ -1,10 +1,13 @@
 """Who may ask and how often; and what is said of errors."""
 
+import functools
+
 import anyio
 import pytest
 
 from dmfer_jax.serving import gate
 from dmfer_jax.serving.gate import Counts
+from dmfer_jax.serving.limits import Rate
 from tests.serving.tiny_server import FACE, refusal, two_faces
 
 
@@ -68,6 +71,13 @@ def test_what_still_arrives_of_a_refused_request_is_taken_up_to_a_limit(chunks, 
     assert len(given) == taken
 
 
+@pytest.fixture
+def _time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a photo takes here, nobody earns the next one meanwhile."""
+    monkeypatch.setattr(gate, "Rate", functools.partial(Rate, clock=lambda: 0.0))
+
+
+@pytest.mark.usefixtures("_time_stands_still")
 def test_too_many_photos_are_told_when_to_come_back(connect):
     client = connect(client_burst=2, client_per_minute=6)
     assert [client.post("/api/faces", content=FACE).status_code for _ in range(2)] == [200] * 2
@@ -77,6 +87,7 @@ def test_too_many_photos_are_told_when_to_come_back(connect):
     assert client.get("/").status_code == 200
 
 
+@pytest.mark.usefixtures("_time_stands_still")
 def test_all_clients_together_are_limited_too(connect):
     client = connect(all_burst=1, all_per_minute=60)
     assert client.post("/api/faces", content=FACE).status_code == 200
