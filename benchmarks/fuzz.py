@@ -28,8 +28,8 @@ from benchmarks.fuzz_targets import Target, make_targets
 from benchmarks.side_by_side import run as run_benchmark
 from dmfer_jax.errors import UserError
 
-SECONDS = 60.0
-"""What one input may take. None needs a hundredth of it on an idle core."""
+SECONDS = 5.0
+"""What one input may take. None needs a tenth of it on an idle core."""
 
 MEMORY_MIB = 512
 """Address space that a few hundred inputs, one after the other, may add to the process."""

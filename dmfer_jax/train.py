@@ -142,7 +142,7 @@ def init_or_restore(
     Raises:
       UserError: the checkpoint is of other classes, another config or other records.
     """
-    if init is not None or step is None:
+    if step is None:
         assert init is not None
         return init()(), loop.first_note()
     note, folder = checkpoints.note(step), checkpoints.folder / str(step)

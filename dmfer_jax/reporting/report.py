@@ -81,8 +81,7 @@ def write_report(path: str | os.PathLike[str], report: Mapping[str, Any]) -> Non
       report: as described above. NaN and infinity become null.
     """
     text = json.dumps(plain_json.to_plain(report), indent=2, ensure_ascii=False, allow_nan=False)
-    text = _join_number_lists(text) + "\n"
-    files.write_text(path, text)
+    files.write_text(path, _join_number_lists(text) + "\n")
 
 
 def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:

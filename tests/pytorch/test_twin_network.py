@@ -143,9 +143,7 @@ def test_outputs_and_gradients_are_equal(changes):
         name: np.zeros(one.shape) if one.grad is None else one.grad.numpy()
         for name, one in twin.named_parameters()
     }
-    # Means of squeeze-and-excite cancel, and what rounding leaves of their gradients is 2e-4.
-    tolerance = 5e-4 if config.model.attention == "squeeze_excite" else 1e-4
-    assert_near(found, to_state_dict({"params": grads}), tolerance)
+    assert_near(found, to_state_dict({"params": grads}))
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50", "face_resnet"])
