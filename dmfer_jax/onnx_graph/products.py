@@ -71,13 +71,15 @@ def _margins(padding: Sequence[tuple[int, int]]) -> list[int]:
 
 
 def _product(graph: Graph, operands: Any, params: Any, shape: Any) -> Value:
-    """A product of matrices, or of as many as the axes before them say."""
+    """A product of matrices, of as many as the axes before them say; or over an array's axis."""
     (of_left, of_right), (batch_left, batch_right) = params["dimension_numbers"]
     left, right = operands
     ranks = len(left.shape), len(right.shape)
     free_left = [a for a in range(ranks[0]) if a not in (*of_left, *batch_left)]
     free_right = [a for a in range(ranks[1]) if a not in (*of_right, *batch_right)]
-    if len(of_left) != 1 or len(free_left) != 1 or len(free_right) != 1:
+    # Before the two axes of a matrix MatMul takes as many as there are, if the other has none.
+    as_matrices = len(free_left) == 1 or (free_left and not batch_left)
+    if len(of_left) != 1 or not as_matrices or len(free_right) != 1:
         raise Unsupported(f"a product of arrays {list(left.shape)} and {list(right.shape)}")
     tensor = graph.add(
         "MatMul",

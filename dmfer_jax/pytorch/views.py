@@ -1,4 +1,5 @@
 """Views of an image whose embeddings are averaged where nothing is trained, in PyTorch."""
+# pyright: reportMissingImports=false
 
 from typing import Any
 
@@ -6,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dmfer_jax.models.views import ZOOMS
+ZOOMS = (1.0, 1.08, 1.16)
+"""Those of `dmfer_jax.models.views`, written again: what is here stands without JAX."""
 
 
 class Views:
