@@ -89,8 +89,9 @@ VARIANTS: list[dict[str, Any]] = [
                 "data__image_size": 70,  # halved with rounding
             },
             {"loss__name": "affinity", "loss__weight": 0.01, "loss__centers": "learned"},
-            {"loss__name": "cosface", "loss__scale": 16.0, "model__zoom_average": True},
+            {"loss__name": "cosface", "loss__scale": 16.0, "loss__label_smoothing": 0.1},
             {"loss__name": "arcface", "loss__margin": 0.5, "model__flip_average": True},
+            {"model__zoom_average": True, "model__flip_average": True},
         )
     ),
     {"model__backbone": "face_resnet", "data__image_size": 75, "model__width": 0.25},
