@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> None:
     failed: list[str] = []
     if not options.table:
         with run_lock.lock(out, "--out"):
-            failed = ablation.run_all(planned, ablation.train_apart, options.keep_checkpoints)
+            failed = ablation.run_all(planned, keep_checkpoints=options.keep_checkpoints)
     if not failed or (out / ablation.ROWS).is_file():
         show_findings(planned)
     if failed:

@@ -1,25 +1,19 @@
-"""The runs of an ablation: which there are, how far each is, and how they are done one by one.
+"""The runs of an ablation: which there are, how far each is, and what is kept of each.
 
 Each is an ordinary run of `dmfer_jax.train` in a folder of its own, `<out>/<variant>/seed<n>`, and
-in a process of its own: its memory and its processor time are its own, one that is killed takes
-nothing else along, and the command in its row is the one that was run. One process for all would
-share little: network, loss or seed differ, and each is part of the compiled step. Decoded images
-and the compiled evaluation are kept on disk for all.
+the command in its row is the one that was run.
 """
 
-import contextlib
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from dmfer_jax import grids, reproduce, run_folder, run_lock
+from dmfer_jax import grids, reproduce, run_folder, run_queue
 from dmfer_jax.errors import UserError
-from dmfer_jax.interruption import STOPS, Interruption
 from dmfer_jax.reporting import rows
 from dmfer_jax.reporting.report import read_report
 
@@ -169,16 +163,14 @@ def find_states(ablation: Ablation) -> dict[str, str]:
 
 def run_all(
     ablation: Ablation,
-    train: Callable[[list[str], Interruption], int],
+    train: run_queue.Train = run_queue.train_apart,
     keep_checkpoints: bool = False,
 ) -> list[str]:
     """Does what is left, and adds the rows of each run when it is over.
 
-    A run that fails does not keep the others from being done.
-
     Args:
       ablation: of `plan`.
-      train: runs a command and returns its exit status: `train_apart`, but for tests.
+      train: see `run_queue.do_all`.
       keep_checkpoints: whether they stay when the rows of their run are there.
 
     Returns:
@@ -188,63 +180,24 @@ def run_all(
       UserError: the folder holds something else, or another process works on one of its runs.
       SystemExit: interrupted; what was done is saved.
     """
-    states, failed = find_states(ablation), list[str]()
-    left = [run for run in ablation.runs if states[run.name] != "done"]
-    with Interruption() as interruption:
-        for number, run in enumerate(left, start=1):
-            if interruption.signal:
-                _stop(ablation, left[number - 1 :], interruption)
-            if states[run.name] != "trained":
-                run_lock.check_free(run.workdir, "--out")  # as a killed ablation's training does
-                print(f"\nrun {number} of {len(left)}: {run.name}", flush=True)
-                command = [
-                    *(sys.executable, "-m", "dmfer_jax.train", f"--config={ablation.config_path}"),
-                    *reproduce.override_flags(ablation.config_path, run.config),
-                    f"--workdir={run.workdir}",
-                ]
-                status = train(command, interruption)
-                if interruption.signal or status in INTERRUPTED:
-                    _stop(ablation, left[number - 1 :], interruption)
-                if status:
-                    print(f"run {number} of {len(left)}: {run.name}: failed with status {status}")
-                    failed.append(run.name)
-                    continue
-            rows.append_rows(ablation.out / ROWS, _rows_of(ablation, run))
-            if not keep_checkpoints:
-                shutil.rmtree(run.workdir / "checkpoints", ignore_errors=True)
-    return failed
+    states = find_states(ablation)
+    left = {run.name: run for run in ablation.runs if states[run.name] != "done"}
 
+    def queued(run: PlannedRun) -> run_queue.QueuedRun:
+        command = [
+            *(sys.executable, "-m", "dmfer_jax.train", f"--config={ablation.config_path}"),
+            *reproduce.override_flags(ablation.config_path, run.config),
+            f"--workdir={run.workdir}",
+        ]
+        trained = states[run.name] == "trained"
+        return run_queue.QueuedRun(run.name, run.workdir, None if trained else command)
 
-def train_apart(command: list[str], interruption: Interruption) -> int:
-    """Runs a command in another process, and hands it the signal that comes meanwhile.
+    def finish(name: str) -> None:
+        rows.append_rows(ablation.out / ROWS, _rows_of(ablation, left[name]))
+        if not keep_checkpoints:
+            shutil.rmtree(left[name].workdir / "checkpoints", ignore_errors=True)
 
-    Returns:
-      Its exit status; less than 0 is a signal that ended it.
-    """
-    # In a session of its own: Ctrl-C reaches all processes of a terminal's job, and a second
-    # signal would end the training before it has saved anything.
-    with subprocess.Popen(command, start_new_session=True) as process:
-        told = False
-        while process.poll() is None:
-            if interruption.signal and not told:
-                told = True
-                process.send_signal(interruption.signal)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=0.5)
-        return process.returncode
-
-
-INTERRUPTED = (*(128 + number for number in STOPS), *(-number for number in STOPS))
-"""Exit statuses of a training that was asked to stop."""
-
-
-def _stop(ablation: Ablation, left: Sequence[PlannedRun], interruption: Interruption) -> None:
-    done = len(ablation.runs) - len(left)
-    print(
-        f"\nInterrupted. {done} of {len(ablation.runs)} runs are over; the same command goes on "
-        f"with {left[0].name}."
-    )
-    raise SystemExit(interruption.exit_status)
+    return run_queue.do_all([queued(run) for run in left.values()], finish, train)
 
 
 def _rows_of(ablation: Ablation, run: PlannedRun) -> list[dict[str, str]]:

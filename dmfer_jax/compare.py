@@ -19,55 +19,43 @@ The same command goes on where it was interrupted. In the folder of `--out`: `ta
 `compare.csv` with the rows of results, `costs.csv`, and a folder for each run.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
-from dmfer_jax import command, compare_results, run_folder, run_lock
-from dmfer_jax.ablation import INTERRUPTED, train_apart
+from dmfer_jax import command, compare_results, run_folder, run_lock, run_queue
 from dmfer_jax.building import ensure_built
 from dmfer_jax.compare_plan import Plan, check
 from dmfer_jax.compared_run import SYSTEMS
 from dmfer_jax.errors import UserError
-from dmfer_jax.interruption import Interruption
 from dmfer_jax.reporting import comparison
 
 
-def compare(plan: Plan, train: Callable[[list[str], Interruption], int] = train_apart) -> None:
+def compare(plan: Plan, train: run_queue.Train = run_queue.train_apart) -> None:
     """Trains what is not trained yet, and writes and prints the table.
-
-    A run that fails does not keep the others from being done.
 
     Args:
       plan: what to compare.
-      train: runs a command and returns its exit status: `ablation.train_apart`, but for tests.
+      train: see `run_queue.do_all`.
 
     Raises:
       UserError: something cannot be used, another process works on a run, or some runs failed.
       SystemExit: interrupted; what was done is saved.
     """
     check(plan)
-    failed, found = [], None
+    found: comparison.Comparison | None = None
+
+    def finish(name: str) -> None:
+        del name
+        nonlocal found
+        found = _write_table(plan)
+
     with run_lock.lock(plan.out, "--out"):
         _save_config(plan)
         ensure_built(plan.config.data.dataset, plan.config.data.source, plan.config.data.data_dir)
-        with Interruption() as interruption:
-            for system, seed in plan.runs:
-                if plan.is_done(system, seed):
-                    continue
-                run_lock.check_free(plan.run_dir(system, seed), "--out")
-                print(f"\n{system}, seed {seed}", flush=True)
-                status = train(plan.command(system, seed), interruption)
-                if interruption.signal or status in INTERRUPTED:
-                    print("\nInterrupted. The same command goes on with this run.")
-                    raise SystemExit(interruption.exit_status)
-                if status:
-                    print(f"{system}, seed {seed}: failed with status {status}")
-                    failed.append(f"{system}, seed {seed}")
-                else:
-                    found = _write_table(plan)
+        failed = run_queue.do_all(plan.list_left(), finish, train)
         if found := found or _write_table(plan):
             comparison.print_comparison(found)
             print(f"Table: {plan.out / 'table.md'}   Rows: {plan.out / 'compare.csv'}")

@@ -14,6 +14,7 @@ from dmfer_jax import config as configs
 from dmfer_jax.compared_run import OURS, SYSTEMS
 from dmfer_jax.errors import UserError
 from dmfer_jax.pytorch import limits
+from dmfer_jax.run_queue import QueuedRun
 
 
 class Plan(NamedTuple):
@@ -72,6 +73,16 @@ class Plan(NamedTuple):
         run = [f"--comparison={self.out}", f"--system={system}", f"--seed={seed}"]
         asked = [f"--lists={self.lists}"] * bool(self.lists) + ["--stress"] * self.stress
         return [python, "-m", "dmfer_jax.compared_run", *run, *asked]
+
+    def list_left(self) -> list[QueuedRun]:
+        """Returns the runs of which something is left to do."""
+        return [
+            QueuedRun(
+                f"{system}, seed {seed}", self.run_dir(system, seed), self.command(system, seed)
+            )
+            for system, seed in self.runs
+            if not self.is_done(system, seed)
+        ]
 
     def public_command(self, system: str, seed: int) -> str:
         """Returns what trains one run anew, without places on this machine."""

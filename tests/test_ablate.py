@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dmfer_jax import ablate, ablation, config, run_lock
+from dmfer_jax import ablate, ablation, config, run_lock, run_queue
 from dmfer_jax.ablation import ROWS, Ablation
 from dmfer_jax.errors import UserError
 from dmfer_jax.interruption import Interruption
@@ -208,7 +208,7 @@ def test_interrupted_ablation_says_how_to_go_on(planned, capsys, status):
     with pytest.raises(SystemExit) as stopped:
         ablation.run_all(planned, Trainer(planned, {"plain, seed 1": status}))
     assert stopped.value.code == 143
-    expected = "2 of 4 runs are over; the same command goes on with plain, seed 1."
+    expected = "Runs left: 2. The same command goes on with plain, seed 1."
     assert expected in capsys.readouterr().out
     trainer = Trainer(planned)
     ablation.run_all(planned, trainer)
@@ -236,14 +236,14 @@ time.sleep(60)
             return signal.SIGTERM if ready.exists() else None
 
     noticed: Any = Noticed()
-    assert ablation.train_apart([sys.executable, "-c", script, str(ready)], noticed) == 143
+    assert run_queue.train_apart([sys.executable, "-c", script, str(ready)], noticed) == 143
 
 
 def test_closed_terminal_leaves_no_training_that_nobody_owns():
     training = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     script = """
 import signal, sys
-from dmfer_jax.ablation import train_apart
+from dmfer_jax.run_queue import train_apart
 from dmfer_jax.interruption import Interruption
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
 with Interruption() as interruption:
@@ -265,7 +265,7 @@ def test_run_is_an_ordinary_training_whose_row_tells_what_it_said_of_each_image(
     planned, tmp_path, data_dir, capsys
 ):
     one_seed = plan(tmp_path, 1, ("plain",), {"data.data_dir": str(data_dir)})
-    assert ablation.run_all(one_seed, ablation.train_apart) == []
+    assert ablation.run_all(one_seed) == []
     ablate.show_findings(one_seed)
     said = capsys.readouterr().out
     assert "run 1 of 1: plain, seed 0" in said
