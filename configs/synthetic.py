@@ -2,8 +2,8 @@
 
   python -m dmfer_jax.train --config=configs/synthetic.py
 
-A narrow ResNet-18 at 48 pixels on 8,000 drawn faces: about three minutes on two CPU cores, 95.2 % on
-test, 61.4 % with occlusion, 57.0 % turned away (results/synthetic_seed0.json). It shows that
+A narrow ResNet-18 at 48 pixels on 8,000 drawn faces: about three minutes on two CPU cores, 95.2 %
+on test, 61.4 % with occlusion, 57.0 % turned away (results/synthetic_seed0.json). It shows that
 everything works end to end; a score on drawn faces says nothing about real ones.
 """
 

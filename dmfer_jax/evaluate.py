@@ -75,6 +75,33 @@ def join_lists(lists: Iterable[NamedList], splits: Sequence[Split], dataset: str
     return joined
 
 
+def read_splits(
+    subject: Subject, names: Sequence[str], *, of_one: bool
+) -> tuple[Path, list[Split]]:
+    """Returns the folder of the records and the splits to score, built where they are not.
+
+    Args:
+      subject: of `subjects.of_run` or `subjects.of_model`.
+      names: of the splits; the subject's own choice if none is named.
+      of_one: whether there is to be one split, whose predictions go to a file.
+
+    Raises:
+      UserError: there is no such split, or the records are of other classes.
+    """
+    data = subject.config.data
+    folder = ensure_built(data.dataset, data.source, data.data_dir)
+    chosen = names or subject.choose_splits(folder)
+    if of_one and len(chosen) != 1:
+        raise UserError(
+            f"--predictions is one file, and {len(chosen)} splits are scored "
+            f"({', '.join(chosen)}); name one with --splits"
+        )
+    splits = [sources.load_split(folder, name, data, train=False) for name in chosen]
+    if subject.class_names:
+        splits = [sources.with_classes(split, subject.class_names) for split in splits]
+    return folder, splits
+
+
 def evaluate(
     subject: Subject,
     names: Sequence[str] = (),
@@ -104,20 +131,9 @@ def evaluate(
     mesh = sharding.make_mesh()
     sharding.check_hosts(mesh)
 
-    def read() -> tuple[Path, list[Split]]:
-        folder = ensure_built(data.dataset, data.source, data.data_dir)
-        chosen = names or subject.choose_splits(folder)
-        if predictions and len(chosen) != 1:
-            raise UserError(
-                f"--predictions is one file, and {len(chosen)} splits are scored "
-                f"({', '.join(chosen)}); name one with --splits"
-            )
-        splits = [sources.load_split(folder, name, data, train=False) for name in chosen]
-        if subject.class_names:
-            splits = [sources.with_classes(split, subject.class_names) for split in splits]
-        return folder, splits
-
-    dataset_dir, splits = distributed.main_first(read)
+    dataset_dir, splits = distributed.main_first(
+        lambda: read_splits(subject, names, of_one=bool(predictions))
+    )
     listed = join_lists(found, splits, data.dataset)
     class_names = splits[0].class_names
     eval_step, train_state, note = subject.load(mesh, class_names)

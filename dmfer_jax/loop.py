@@ -5,7 +5,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 import dmfer_jax
 from dmfer_jax import compiling, distributed, nonfinite, steps
 from dmfer_jax.checkpoint import Checkpoints
-from dmfer_jax.feeding import Batch, Feed
+from dmfer_jax.feeding import Batch
 from dmfer_jax.interruption import Interruption
 from dmfer_jax.reporting import console, writers
 from dmfer_jax.reporting import report as reports
@@ -64,7 +64,8 @@ def train_steps(
     rates, skipped = list_learning_rates(run), int(train_state.skipped)
     opened = writers.RunLog(run.workdir, start, writes=distributed.is_main())
     with opened as log, progress, Interruption() as interruption, guard:
-        step_log = StepLog(log, progress, rates, note, skipped)
+        step_log = StepLog(log, progress, rates, note, skipped, options.nonfinite == "skip")
+        keeper = _Keeper(run, checkpoints, eval_step, count_time, log, progress, step_log)
         with progress.paused("compiling"):
             train_step = compiled_step()
             distributed.wait_for_others()
@@ -87,41 +88,81 @@ def train_steps(
             saves = stops or ends_epoch or _is_due(step, options.checkpoint_every)
             logs = ends_epoch or _is_due(step, options.log_every)
             bad = step_log.fetch(step) if saves or logs else None
-            if bad is not None and options.nonfinite == "skip":
-                bad = step if step_log.in_a_row >= _HOPELESS else None
             if bad is not None:
                 with jax.transfer_guard("allow"):
                     stop(run, train_state, bad, note)
             if logs:
                 step_log.write(step, epoch)
-            valid_accuracy = None
-            if ends_epoch and run.valid_feed:
-                scored = score_validation(run, run.valid_feed, progress, train_state, eval_step)
-                valid_accuracy = scored["accuracy"]
-                log_validation(run.valid_feed, log, progress, step, epoch, count_time(), scored)
+            valid_accuracy = keeper.validate(train_state, step, epoch) if ends_epoch else None
             if saves:
-                note = {
-                    **describe(run),
-                    "epoch": step / run.total_steps * options.epochs,
-                    **count_time(),
-                    "input_wait": progress.input_wait,
-                    "pending": step_log.pending,
-                }
-                with jax.transfer_guard("allow"):  # Orbax fetches arrays in its own way
-                    checkpoints.save(train_state, note, valid_accuracy)
+                note = keeper.save(train_state, step, valid_accuracy)
             if stops:
-                checkpoints.wait()
-                progress.print(
-                    f"Interrupted. Saved at step {step} of {run.total_steps}; "
-                    "the same command goes on from there."
-                )
-                raise SystemExit(interruption.exit_status)
+                keeper.leave(step, interruption.exit_status)
     checkpoints.wait()
     if interruption.signal is not None and jax.process_count() == 1:  # in the last validation
         print("Interrupted. The same command goes on with the report.")
         raise SystemExit(interruption.exit_status)
     distributed.wait_for_others()  # process 0 gives a checkpoint its name
     return train_state, note
+
+
+class _Keeper(NamedTuple):
+    """What keeps a run's scores and states as it goes."""
+
+    run: Run
+    checkpoints: Checkpoints
+    eval_step: steps.EvalStep
+    count_time: Callable[[], dict[str, float]]
+    log: writers.RunLog
+    progress: console.Progress
+    step_log: StepLog
+
+    def validate(self, train_state: TrainState, step: int, epoch: int) -> float | None:
+        """Scores the validation split and logs what it scored, and at what time of the run.
+
+        Returns:
+          Its accuracy, None where there is no such split.
+        """
+        feed, progress = self.run.valid_feed, self.progress
+        if not feed:
+            return None
+        with progress.paused("evaluating"):
+            batch_size = self.run.config.train.eval_batch_size
+            scored = score(self.eval_step, train_state.eval_variables(), feed, batch_size)
+        headlines = {name: scored[name] for name in reports.HEADLINES}
+        of_split = {"epoch": epoch, "split": feed.split.name}
+        self.log.write(step, kind="eval", **of_split, **self.count_time(), **headlines)
+        progress.end_epoch(
+            epoch,
+            f"{feed.split.name} accuracy {console.percent(scored['accuracy'])}, "
+            f"loss {console.number(scored['loss'])}",
+        )
+        return scored["accuracy"]
+
+    def save(
+        self, train_state: TrainState, step: int, valid_accuracy: float | None
+    ) -> dict[str, Any]:
+        """Saves the state after a step, and returns its note."""
+        run = self.run
+        note = {
+            **describe(run),
+            "epoch": step / run.total_steps * run.config.train.epochs,
+            **self.count_time(),
+            "input_wait": self.progress.input_wait,
+            "pending": self.step_log.pending,
+        }
+        with jax.transfer_guard("allow"):  # Orbax fetches arrays in its own way
+            self.checkpoints.save(train_state, note, valid_accuracy)
+        return note
+
+    def leave(self, step: int, status: int) -> NoReturn:
+        """Ends the command between two steps, the latest of which is saved."""
+        self.checkpoints.wait()
+        self.progress.print(
+            f"Interrupted. Saved at step {step} of {self.run.total_steps}; "
+            "the same command goes on from there."
+        )
+        raise SystemExit(status)
 
 
 def describe(run: Run) -> dict[str, Any]:
@@ -199,42 +240,6 @@ def read_batches(run: Run, start: int) -> Iterator[Batch]:
         start_step=start,
         workers=run.config.data.workers,
     )
-
-
-def score_validation(
-    run: Run,
-    feed: Feed,
-    progress: console.Progress,
-    train_state: TrainState,
-    eval_step: steps.EvalStep,
-) -> dict[str, Any]:
-    """Scores the validation split."""
-    with progress.paused("evaluating"):
-        batch_size = run.config.train.eval_batch_size
-        return score(eval_step, train_state.eval_variables(), feed, batch_size)
-
-
-def log_validation(
-    feed: Feed,
-    log: writers.RunLog,
-    progress: console.Progress,
-    step: int,
-    epoch: int,
-    times: dict[str, float],
-    scored: dict[str, Any],
-) -> None:
-    """Logs what the validation split scored, and at what time of the run."""
-    headlines = {name: scored[name] for name in reports.HEADLINES}
-    log.write(step, kind="eval", epoch=epoch, split=feed.split.name, **times, **headlines)
-    progress.end_epoch(
-        epoch,
-        f"{feed.split.name} accuracy {console.percent(scored['accuracy'])}, "
-        f"loss {console.number(scored['loss'])}",
-    )
-
-
-_HOPELESS = 20
-"""Steps left out one after the other from which a run stops all the same: no later one will do."""
 
 
 def _is_due(step: int, every: int) -> bool:

@@ -15,6 +15,9 @@ from dmfer_jax.reporting import console, writers
 _AHEAD = 2
 """Steps that the host has given to the devices and that they need not have done."""
 
+_HOPELESS = 20
+"""Steps left out one after the other from which a run stops all the same: no later one will do."""
+
 
 class StepLog:
     """Gathers the scalars of steps, and writes their means.
@@ -25,6 +28,7 @@ class StepLog:
       learning_rates: float `[steps]`, of each update.
       note: of the checkpoint that the run goes on from, with `pending` of then.
       skipped: steps left out so far.
+      goes_on: whether a step that was left out does not stop the run.
 
     Attributes:
       pending: scalars of the fetched steps that no line tells of yet, {name: float} each.
@@ -39,11 +43,13 @@ class StepLog:
         learning_rates: np.ndarray,
         note: dict[str, Any],
         skipped: int,
+        goes_on: bool = False,
     ):
         self.pending: list[dict[str, float]] = list(note.get("pending", []))
         self.skipped = skipped
         self.in_a_row = 0
         self._log, self._progress, self._learning_rates = log, progress, learning_rates
+        self._goes_on = goes_on
         self._waiting: list[dict[str, jax.Array]] = []
 
     def add(self, scalars: dict[str, jax.Array]) -> None:
@@ -63,7 +69,9 @@ class StepLog:
           step: the latest one.
 
         Returns:
-          The first of these steps whose loss or gradient was not finite; None if all were.
+          The step at which the run stops: the first of these whose loss or gradient was not
+          finite, or, where the run goes on all the same, the latest if too many in a row were
+          not. None if it does not stop.
         """
         first = step - len(self._waiting) + 1
         rows = [
@@ -80,6 +88,8 @@ class StepLog:
                 continue
             self.in_a_row += 1
             bad = bad or number
+        if self._goes_on:
+            return step if self.in_a_row >= _HOPELESS else None
         return bad
 
     def write(self, step: int, epoch: int) -> None:

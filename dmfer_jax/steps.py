@@ -14,6 +14,7 @@ from dmfer_jax import losses, metrics
 from dmfer_jax.compiling import compiler_options
 from dmfer_jax.data import augment
 from dmfer_jax.loss_options import has_centers
+from dmfer_jax.models import vectors
 from dmfer_jax.models.dmfer import Dmfer, Outputs
 from dmfer_jax.sharding import batched, platform, replicated
 from dmfer_jax.state import TrainState, random_key
@@ -68,16 +69,7 @@ def make_train_step(
         batch_stats = changed["batch_stats"]
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        centers = state.centers
-        if centers is not None:
-            centers = losses.update_centers(
-                centers,
-                outputs.embedding,
-                targets,
-                mask,
-                rate=config.loss.center_rate,
-                unit=config.loss.name not in losses.EUCLIDEAN_LOSSES,
-            )
+        centers = _move_centers(config, state.centers, outputs.embedding, targets, mask)
         correct = outputs.logits.argmax(-1) == targets.argmax(-1)
         scalars = {
             "loss": loss,
@@ -300,12 +292,32 @@ def balanced_weights(targets: np.ndarray) -> np.ndarray:
     return np.where(present, weights, 0).astype(np.float32)
 
 
+def _move_centers(
+    config: ConfigDict,
+    centers: jax.Array | None,
+    embedding: jax.Array,
+    targets: jax.Array,
+    mask: jax.Array,
+) -> jax.Array | None:
+    """The centers of the training state after a batch; None where it holds none."""
+    if centers is None:
+        return None
+    return losses.update_centers(
+        centers,
+        embedding,
+        targets,
+        mask,
+        rate=config.loss.center_rate,
+        unit=config.loss.name not in losses.EUCLIDEAN_LOSSES,
+    )
+
+
 def _describe_parts(params: Any, centers: jax.Array | None) -> dict[str, jax.Array]:
     """What the log says of centers and attention, as far as there are any."""
     described = {}
     centers = params.get("centers", centers)
     if centers is not None and len(centers) > 1:
-        unit = centers / jnp.maximum(jnp.linalg.norm(centers, axis=1, keepdims=True), 1e-6)
+        unit = vectors.unit(centers)
         classes, whole = len(centers), jnp.sum(jnp.square(unit.sum(0)))
         cosine = (whole - jnp.sum(jnp.square(unit))) / (classes * (classes - 1))
         described["center_spread"] = 1 - cosine

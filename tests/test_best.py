@@ -14,13 +14,11 @@ from tests.conftest import make_tiny_config
 @pytest.fixture(scope="module")
 def falling(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     """A finished run whose accuracy on validation, it is told, fell from 0.9 to 0.1."""
-    workdir, honest = tmp_path_factory.mktemp("falling"), loop.score_validation
+    workdir, honest = tmp_path_factory.mktemp("falling"), loop.score
     told = iter([0.9, 0.1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "draw_report_figures", lambda *_: [])
-        patch.setattr(
-            loop, "score_validation", lambda *args: {**honest(*args), "accuracy": next(told)}
-        )
+        patch.setattr(loop, "score", lambda *args: {**honest(*args), "accuracy": next(told)})
         return workdir, train.train(make_tiny_config(data_dir), workdir)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dmfer_jax import loop, replay, sharding, state, steps, train
+from dmfer_jax import replay, sharding, state, step_log, steps, train
 from dmfer_jax.data import sources
 from dmfer_jax.errors import UserError
 from dmfer_jax.optimizer import make_optimizer, make_schedule
@@ -167,6 +167,6 @@ def test_run_leaves_out_such_steps_where_it_may_and_stops_where_none_is_good(
     assert report["checkpoints"]["last"]["step"] == 12
 
     bad.clear()  # all of them
-    monkeypatch.setattr(loop, "_HOPELESS", 3)
+    monkeypatch.setattr(step_log, "_HOPELESS", 3)
     with pytest.raises(UserError, match=r"step 4 is not finite"):
         train.train(tiny_config, tmp_path / "all")

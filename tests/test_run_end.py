@@ -16,7 +16,7 @@ from dmfer_jax.reporting import figures
 def test_signal_in_the_last_validation_is_heard_before_the_report(
     tiny_config, finished, tmp_path, monkeypatch
 ):
-    honest, calls = loop.score_validation, itertools.count(1)
+    honest, calls = loop.score, itertools.count(1)
 
     def signalled(*args: Any) -> Any:
         if next(calls) == tiny_config.train.epochs:
@@ -24,7 +24,7 @@ def test_signal_in_the_last_validation_is_heard_before_the_report(
         return honest(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "score_validation", signalled)
+        patch.setattr(loop, "score", signalled)
         with pytest.raises(SystemExit) as stopped:
             train.train(tiny_config, tmp_path)
     assert stopped.value.code == 128 + signal.SIGHUP

@@ -60,6 +60,22 @@ def make_app(
     counts = counts or Counts()
     # The parser of forms warns with a byte of the upload.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+    app = Starlette(
+        routes=[*_api(service, manifest, limits, counts), *_pages(card)],
+        exception_handlers={
+            Refused: _answer_refused,
+            HTTPException: _answer_http,
+            Exception: _answer_failed,  # the gate, where it goes on to, tells the operator
+        },
+    )
+    app.router.redirect_slashes = False  # an address is there or it is not
+    return Gate(app, limits, names, counts)
+
+
+def _api(
+    service: PhotoService, manifest: dict[str, Any], limits: Limits, counts: Counts
+) -> list[Route]:
+    """The endpoints that programs and the page ask."""
     workers = anyio.CapacityLimiter(limits.workers)
 
     async def work(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -87,29 +103,25 @@ def make_app(
     async def health(request: Request) -> Response:
         return _json({"status": "ok"})
 
-    page = (WEB / "card.html").read_text(encoding="utf-8")
-    card_html = page.replace("<!-- card -->", render_card(card))
-    routes = [
+    return [
         Route("/api/faces", faces, methods=["POST"]),
         Route("/api/explain", explain, methods=["POST"]),
         Route("/api/model", model),
         Route("/health", health),
+    ]
+
+
+def _pages(card: str) -> list[Route]:
+    """The page, what it is made of, and the model's card."""
+    frame = (WEB / "card.html").read_text(encoding="utf-8")
+    card_html = frame.replace("<!-- card -->", render_card(card))
+    return [
         Route("/model", _give(card_html.encode(), "text/html")),
         *(
             Route(address, _give((WEB / name).read_bytes(), kind))
             for address, (name, kind) in _FILES.items()
         ),
     ]
-    app = Starlette(
-        routes=routes,
-        exception_handlers={
-            Refused: _answer_refused,
-            HTTPException: _answer_http,
-            Exception: _answer_failed,  # the gate, where it goes on to, tells the operator
-        },
-    )
-    app.router.redirect_slashes = False  # an address is there or it is not
-    return Gate(app, limits, names, counts)
 
 
 def _give(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
