@@ -82,8 +82,8 @@ def get_config() -> ConfigDict:
     model.depthwise = False  # 3x3 depthwise convolutions behind q, k and v
     model.compress = "conv"  # conv | top
     model.dropout = 0.0
-    model.flip_average = False  # predict from the mean embedding of image and mirror image
-    model.zoom_average = False  # predict from the mean embedding at three zooms (views.ZOOMS)
+    # When not training: the mean of the embeddings of the image and of its mirror image
+    model.flip_average = False
     model.frozen_stages = 0  # n: the stem and stages 1 to n stay as they are, BatchNorm too
     model.dtype = "float32"  # computed in float32 | bfloat16; parameters stay float32
 

@@ -220,7 +220,7 @@ def test_file_of_another_network_than_it_says_is_refused(exported, tmp_path, cha
 
 def test_option_that_came_later_has_its_default(exported):
     manifest, _ = load_portable(exported)
-    later = ("depthwise", "flip_average", "zoom_average", "attentive", "cosine_scale")
+    later = ("depthwise", "flip_average", "attentive", "cosine_scale")
     options = {name: value for name, value in manifest.model.items() if name not in later}
     assert len(options) == len(manifest.model) - len(later)
     older: Manifest = dataclasses.replace(manifest, model=options)

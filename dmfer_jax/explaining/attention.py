@@ -47,7 +47,7 @@ def attention_weights(model: Dmfer, variables: Any, images: Array) -> Array:
       variables: of the network, as `TrainState.eval_variables` gives them.
       images: uint8 `[n, h, w, c]`.
     """
-    model = model.clone(dtype=jnp.float32, flip_average=False, zoom_average=False)
+    model = model.clone(dtype=jnp.float32, flip_average=False)
     _, read = model.apply(
         variables, normalize(images), capture_intermediates=_is_projection, mutable="intermediates"
     )

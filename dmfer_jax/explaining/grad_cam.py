@@ -59,7 +59,7 @@ def explain_faces(
       classes: int `[n]`, whose logits to explain; of each face the predicted one if None.
     """
     seen = normalize(jnp.asarray(images))
-    plain = model.clone(dtype=jnp.float32, flip_average=False, zoom_average=False)
+    plain = model.clone(dtype=jnp.float32, flip_average=False)
     found = _explain(plain, variables, seen, classes)
     maps, probabilities = jax.device_get(found)
     in_order = {scale: maps[scale] for scale in (*_places(model), "compressed")}

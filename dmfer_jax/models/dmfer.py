@@ -19,7 +19,6 @@ from dmfer_jax.models.loss_parts import AttentionNetwork, CosineHead
 from dmfer_jax.models.resnet import BACKBONES, ConvNorm, ResNet
 from dmfer_jax.models.two_scale import TwoScaleFeatures
 from dmfer_jax.models.vectors import EXACT
-from dmfer_jax.models.views import lay_out_views, mean_over_views, number_of_views
 
 
 class Outputs(NamedTuple):
@@ -55,8 +54,6 @@ class Dmfer(nn.Module):
       dropout: rate, on the embedding before the linear layer.
       flip_average: when not training, the embedding is the mean of those of the image and of its
         mirror image.
-      zoom_average: when not training, the embedding is the mean over the zooms `views.ZOOMS`; with
-        `flip_average`, of mirror images too.
       learned_centers: makes the class centers a parameter instead of training state.
       attentive: adds the network of the attentive center loss, see `AttentionNetwork`.
       cosine_scale: s of a `CosineHead`; None is a linear head.
@@ -79,7 +76,6 @@ class Dmfer(nn.Module):
     dropout: float = 0.0
     frozen_stages: int = 0
     flip_average: bool = False
-    zoom_average: bool = False
     learned_centers: bool = False
     attentive: bool = False
     cosine_scale: float | None = None
@@ -102,9 +98,8 @@ class Dmfer(nn.Module):
             raise ValueError("a folded network has no BatchNorm left to train; train the original")
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         layers = {"folded": self.folded, **types}
-        seen = (self.flip_average, self.zoom_average) if not train else (False, False)
-        views = number_of_views(*seen)
-        images = lay_out_views(images, *seen)  # [views * n, h, w, 1 or 3]
+        pairs = self.flip_average and not train
+        images = beside_mirror_images(images) if pairs else images  # [n or 2n, h, w, 1 or 3]
         shared = {"width": self.width, "frozen_stages": self.frozen_stages, "name": "backbone"}
         if self.backbone == "face_resnet":
             backbone = FaceResNet(**shared, **layers)
@@ -128,9 +123,8 @@ class Dmfer(nn.Module):
         attention = centers = None
         if self.attentive:
             attention = AttentionNetwork(name="attentive", **layers)(x, train)
-        if views > 1:
-            mean = partial(mean_over_views, views=views)
-            embedding, attention = jax.tree.map(mean, (embedding, attention))
+        if pairs:
+            embedding, attention = jax.tree.map(mean_of_pairs, (embedding, attention))
         if self.learned_centers:
             shape = (self.num_classes, self.embedding)
             centers = self.param("centers", nn.initializers.normal(1.0), shape, jnp.float32)
@@ -140,6 +134,20 @@ class Dmfer(nn.Module):
         head = exact if scale is None else partial(CosineHead, scale=scale)
         logits = head(self.num_classes, param_dtype=self.param_dtype, name="head")(y)
         return Outputs(logits, embedding, centers, attention)
+
+
+def beside_mirror_images(images: Array) -> Array:
+    """Returns `[2n, h, w, c]`: each image of `[n, h, w, c]`, and behind it its mirror image.
+
+    Not all images and then all mirror images: what lies on several devices stays where it is.
+    """
+    both = jnp.stack([images, jnp.flip(images, axis=2)], axis=1)
+    return both.reshape(-1, *images.shape[1:])
+
+
+def mean_of_pairs(rows: Array) -> Array:
+    """Returns the means `[n, C]` of each two neighbours of `[2n, C]`."""
+    return rows.reshape(-1, 2, rows.shape[-1]).mean(axis=1)
 
 
 def keep_top_channels(x: Array, channels: int) -> Array:

@@ -32,7 +32,7 @@ class Summary(NamedTuple):
       flops: floating point operations of the forward pass of one image, counted as papers do: a
         multiplication and an addition are two, padding counts as pixels do, and norms and
         activations are left away. So is what is of training alone, DACL's attention network.
-        An image passes through all but the head once for each view (see `views`).
+        With `flip_average` an image passes through all but the head twice.
     """
 
     parts: list[Part]

@@ -25,8 +25,8 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 
 from dmfer_jax.pytorch import losses
+from dmfer_jax.pytorch.model import mean_of_halves
 from dmfer_jax.pytorch.resnet import make_config_backbone
-from dmfer_jax.pytorch.views import Views
 
 HEADS = 4
 
@@ -50,8 +50,8 @@ class DanOutputs(NamedTuple):
 class DanNetwork(nn.Module):
     """A backbone under cross-attention heads, whose fused attention is classified.
 
-    Of `config.model` it reads what is of the backbone, `dropout` and the views, over which
-    the fused attention is averaged.
+    Of `config.model` it reads what is of the backbone, `dropout` and `flip_average`, which is of
+    the fused attention.
 
     Args:
       config: of the experiment.
@@ -63,7 +63,7 @@ class DanNetwork(nn.Module):
         self.backbone = make_config_backbone(config)
         channels = self.backbone.stage_channels[-1]
         self.heads = nn.ModuleList(CrossAttentionHead(channels) for _ in range(HEADS))
-        self.views = Views.of(config.model)
+        self.flip_average = config.model.flip_average
         self.dropout = nn.Dropout(config.model.dropout)
         self.head = nn.Linear(channels, num_classes)
         self.norm = nn.BatchNorm1d(num_classes)
@@ -72,10 +72,12 @@ class DanNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> DanOutputs:
         """Returns logits and what the losses need of images `[n, channels, h, w]`, normalised."""
-        images = images if self.training else self.views.lay_out(images)
+        pairs = self.flip_average and not self.training
+        if pairs:
+            images = torch.cat([images, images.flip(3)])
         x = self.backbone(images)[-1]  # [n, c, t, t]
         heads = torch.stack([head(x) for head in self.heads], 1).log_softmax(1)  # [n, HEADS, c]
-        fused = heads.sum(1) if self.training else self.views.mean(heads.sum(1))
+        fused = mean_of_halves(heads.sum(1)) if pairs else heads.sum(1)
         logits = self.norm(self.head(self.dropout(fused)))
         return DanOutputs(logits, x.mean((2, 3)), heads, self.affinity_centers)
 

@@ -17,7 +17,6 @@ from dmfer_jax.loss_options import network_options
 from dmfer_jax.pytorch import limits
 from dmfer_jax.pytorch.channel_attention import ChannelSelfAttention, SqueezeExcite
 from dmfer_jax.pytorch.resnet import Backbone, ConvNorm, make_backbone
-from dmfer_jax.pytorch.views import Views
 
 
 class Outputs(NamedTuple):
@@ -62,8 +61,9 @@ class Dmfer(nn.Module):
       image_size: height and width in pixels.
       channels: of the images, 1 or 3.
       backbone, stem, stem_stride, width, embedding, scales, shallow_stage, attention, heads,
-        depthwise, compress, dropout, flip_average, zoom_average, frozen_stages,
-        learned_centers, attentive, cosine_scale: as of `dmfer_jax.models.dmfer.Dmfer`.
+        depthwise, compress, dropout, flip_average, frozen_stages, learned_centers, attentive,
+        cosine_scale: as of
+        `dmfer_jax.models.dmfer.Dmfer`.
     """
 
     def __init__(
@@ -85,7 +85,6 @@ class Dmfer(nn.Module):
         compress: str = "conv",
         dropout: float = 0.0,
         flip_average: bool = False,
-        zoom_average: bool = False,
         frozen_stages: int = 0,
         learned_centers: bool = False,
         attentive: bool = False,
@@ -118,7 +117,7 @@ class Dmfer(nn.Module):
         if attentive:
             side = _side_of_features(self.backbone, channels, image_size)
             self.attentive = AttentionNetwork(embedding, side)
-        self.views = Views(flip_average, zoom_average)
+        self.flip_average = flip_average
         self.dropout = nn.Dropout(dropout)
         self.head = make_head(embedding, num_classes, cosine_scale)
         centers = nn.Parameter(torch.randn(num_classes, embedding)) if learned_centers else None
@@ -126,14 +125,16 @@ class Dmfer(nn.Module):
 
     def forward(self, images: Tensor) -> Outputs:
         """Returns logits and embedding of images `[n, channels, h, w]`, normalised float."""
-        images = images if self.training else self.views.lay_out(images)
+        pairs = self.flip_average and not self.training
+        if pairs:
+            images = torch.cat([images, images.flip(3)])
         x = self.two_scale(self.backbone(images))  # [n, C or 2C, t, t]
         x = self.compress(self.attention(x))
         embedding = x.mean((2, 3))  # [n, C]
         attention = None if self.attentive is None else self.attentive(x)
-        if not self.training:
-            embedding = self.views.mean(embedding)
-            attention = None if attention is None else self.views.mean(attention)
+        if pairs:
+            embedding = mean_of_halves(embedding)
+            attention = None if attention is None else mean_of_halves(attention)
         return Outputs(self.head(self.dropout(embedding)), embedding, self.centers, attention)
 
 
@@ -148,6 +149,12 @@ def make_head(inputs: int, classes: int, cosine_scale: float | None) -> nn.Linea
     if cosine_scale is None:
         return nn.Linear(inputs, classes)
     return CosineHead(inputs, classes, cosine_scale)
+
+
+def mean_of_halves(rows: Tensor) -> Tensor:
+    """Returns `[n, c]` of `[2n, c]`: the means of images and of their mirror images behind them."""
+    first, second = rows.chunk(2)
+    return (first + second) / 2
 
 
 class TwoScaleFeatures(nn.Module):

@@ -5,15 +5,14 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 
-from dmfer_jax.pytorch.model import Outputs
+from dmfer_jax.pytorch.model import Outputs, mean_of_halves
 from dmfer_jax.pytorch.resnet import make_config_backbone
-from dmfer_jax.pytorch.views import Views
 
 
 class PlainNetwork(nn.Module):
     """The config's backbone with a linear layer on the mean of its last stage.
 
-    Of `config.model` it reads what is of the backbone, `dropout` and the views that are averaged.
+    Of `config.model` it reads what is of the backbone, `dropout` and `flip_average`.
 
     Args:
       config: of the experiment.
@@ -23,15 +22,17 @@ class PlainNetwork(nn.Module):
     def __init__(self, config: ConfigDict, num_classes: int) -> None:
         super().__init__()
         self.backbone = make_config_backbone(config)
-        self.views = Views.of(config.model)
+        self.flip_average = config.model.flip_average
         self.dropout = nn.Dropout(config.model.dropout)
         self.head = nn.Linear(self.backbone.stage_channels[-1], num_classes)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Outputs:
         """Returns logits and embedding of images `[n, channels, h, w]`, normalised float."""
-        images = images if self.training else self.views.lay_out(images)
+        pairs = self.flip_average and not self.training
+        if pairs:
+            images = torch.cat([images, images.flip(3)])
         embedding = self.backbone(images)[-1].mean((2, 3))  # [n, c]
-        if not self.training:
-            embedding = self.views.mean(embedding)
+        if pairs:
+            embedding = mean_of_halves(embedding)
         return Outputs(self.head(self.dropout(embedding)), embedding, None)

@@ -47,7 +47,6 @@ OPTIONS = [
     ({"attention": "none", "scales": "shallow", "shallow_stage": 2, "learned_centers": True}, 1),
     ({"scales": "deep", "compress": "top", "cosine_scale": 8.0, "attentive": True}, 1),
     ({"backbone": "face_resnet", "scales": "deep", "flip_average": True, "dropout": 0.5}, 1),
-    ({"zoom_average": True, "flip_average": True}, 3),
 ]
 
 

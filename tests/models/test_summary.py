@@ -49,16 +49,12 @@ def test_operations_are_those_counted_by_hand(tiny):
     assert tiny.flops == 2 * (convolutions + attention + head)
 
 
-@pytest.mark.parametrize(
-    ("views", "number"),
-    [({"flip_average": True}, 2), ({"flip_average": True, "zoom_average": True}, 6)],
-)
-def test_all_but_the_head_is_computed_for_each_view(tiny, views, number):
+def test_flip_average_doubles_all_but_the_head(tiny):
     model = Dmfer(8, stem="small", stem_stride=2, width=0.125, embedding=16, heads=2)
-    several = summarize(model.clone(**views), 32, 3)
+    twice = summarize(model.clone(flip_average=True), 32, 3)
     head = 2 * 16 * 8
-    assert several.flops - head == number * (tiny.flops - head)
-    assert several.parts == tiny.parts
+    assert twice.flops - head == 2 * (tiny.flops - head)
+    assert twice.parts == tiny.parts
 
 
 def test_what_is_of_training_alone_counts_as_parameters_and_not_as_operations(tiny):

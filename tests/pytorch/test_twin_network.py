@@ -91,7 +91,6 @@ VARIANTS: list[dict[str, Any]] = [
             {"loss__name": "affinity", "loss__weight": 0.01, "loss__centers": "learned"},
             {"loss__name": "cosface", "loss__scale": 16.0, "loss__label_smoothing": 0.1},
             {"loss__name": "arcface", "loss__margin": 0.5, "model__flip_average": True},
-            {"model__zoom_average": True, "model__flip_average": True},
         )
     ),
     {"model__backbone": "face_resnet", "data__image_size": 75, "model__width": 0.25},

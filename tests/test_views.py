@@ -1,16 +1,14 @@
-"""Views of an image: against Pillow's resampling, and against the network on each alone."""
+"""The zooms of the benchmark of views, against Pillow's resampling."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from dmfer_jax.models import views
-from dmfer_jax.models.dmfer import Dmfer
-from tests.models.variables import draw_variables
+from benchmarks import views
 
 
-@pytest.mark.parametrize("factor", [views.ZOOMS[1], views.ZOOMS[2], 2.0])
+@pytest.mark.parametrize("factor", [1.08, 1.16, 2.0])
 def test_enlarged_image_is_as_pillow_cuts_and_resizes_it(factor):
     # Pillow's map takes a pixel's middle, at half a pixel, to the middle that it comes from.
     picture = np.random.default_rng(0).random((23, 31), np.float32)
@@ -32,20 +30,3 @@ def test_enlarged_image_keeps_its_centre_and_its_range():
     np.testing.assert_array_equal(found, found[::-1, ::-1])
     flat = jnp.full((1, 9, 9, 1), 0.3)
     np.testing.assert_allclose(views.enlarge(flat, 1.16), flat, rtol=1e-6)
-
-
-@pytest.mark.parametrize("flip", [False, True])
-def test_embedding_is_the_mean_over_what_the_network_says_of_each_view(flip):
-    plain = Dmfer(8, stem="small", stem_stride=2, width=0.125, embedding=16, heads=2)
-    images = np.random.default_rng(1).uniform(-1, 1, (3, 32, 32, 1)).astype(np.float32)
-    variables = draw_variables(plain, images)
-    found = plain.clone(zoom_average=True, flip_average=flip).apply(variables, images)
-    seen = [views.enlarge(jnp.asarray(images), factor) for factor in views.ZOOMS]
-    seen += [view[:, :, ::-1] for view in seen] if flip else []
-    alone = [plain.apply(variables, view) for view in seen]
-    assert np.abs(alone[0].logits - alone[1].logits).max() > 1e-3
-    for name in ("logits", "embedding"):  # the head is linear, so that its mean is, too
-        mean = np.mean([getattr(one, name) for one in alone], axis=0)
-        np.testing.assert_allclose(
-            getattr(found, name), mean, rtol=1e-4, atol=1e-5 * np.abs(mean).max()
-        )
