@@ -23,7 +23,7 @@ from dmfer_jax.interruption import Interruption
 from dmfer_jax.reporting import writers
 from dmfer_jax.reporting.predictions import write_predictions
 from dmfer_jax.reporting.report import write_report
-from tests.made_up import leave_run, make_report
+from tests.made_up import leave_run, make_report, make_stress
 
 ROOT = Path(__file__).parents[1]
 RIGHT = {"dmfer_jax": [1, 1, 1, 0], "plain_torch": [1, 0, 1, 0]}
@@ -173,7 +173,7 @@ def test_lists_and_stress_asked_for_later_are_scored_without_training(plan, monk
         found = make_report(int(given["seed"]), 0.5)
         last = found["checkpoints"]["last"]
         last["splits"] = {"pose_30": {**last["splits"]["test"], "list": {}}}
-        last["stress"] = {"test": {"mean_accuracy": 0.125}}
+        last["stress"] = {"test": make_stress(0.125)}
         found[compared_run.LISTS] = f"digest of {given['lists']}"
         for name in compared_run.EVALUATIONS:
             write_report(compared_run.evaluation_path(workdir, name), found)
@@ -182,8 +182,8 @@ def test_lists_and_stress_asked_for_later_are_scored_without_training(plan, monk
     compare.compare(asked, score)
     assert seen == [["--lists=some/lists", "--stress"]] * 4
     table = (plan.out / "table.md").read_text()
-    assert "| system | epoch | valid | pose_30 | stress |" in table
-    assert "12.50" in table
+    assert "| valid | pose_30 | occlusion (stress) | pose (stress) | stress |" in table
+    assert "| 55.00±0.00 | 35.00±0.00 | 12.50±0.00 |" in table
     compare.compare(plan, score)  # what was scored stays in the table
     assert len(seen) == 4
     assert "pose_30" in (plan.out / "table.md").read_text()

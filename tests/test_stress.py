@@ -15,6 +15,7 @@ from dmfer_jax.data.sources import Split
 from dmfer_jax.errors import UserError
 from dmfer_jax.evaluate import evaluate
 from dmfer_jax.reporting.report import json_line
+from dmfer_jax.reporting.rows import KINDS
 from dmfer_jax.stress import score_stress
 
 
@@ -66,6 +67,7 @@ def test_result_holds_the_scores_by_kind_and_their_means():
     assert found["examples"] == 4
     assert found["clean"] == {"accuracy": 0.8, "mean_class_accuracy": 0.4}
     assert list(found["kinds"]) == list(CORRUPTIONS)
+    assert {kind for kinds in KINDS.values() for kind in kinds} < found["kinds"].keys()
     second = found["kinds"]["eye_band"]
     assert second["values"] == [10, 20, 30, 40, 50]
     assert (second["parameter"], second["unit"]) == ("area covered", "% of the face")

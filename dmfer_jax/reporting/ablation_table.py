@@ -169,11 +169,11 @@ def write_findings(folder: Path, findings: Findings) -> None:
             lines += ["", f"**{title}**", "", *markdown_table(header, named)]
     lines += ["", *(f"- {note}" for note in _notes(findings)), ""]
     files.write_text(folder / "table.md", "\n".join(lines))
-    files.write_atomically(folder / DIFFERENCES, lambda part: _write_differences(part, findings))
+    write_differences(folder, findings.experiment, findings.baseline, findings.differences)
 
 
 DIFFERENCES = "differences.csv"
-"""In the folder of an ablation, its differences."""
+"""In the folder of an ablation or a comparison, its differences."""
 
 DIFFERENCE_COLUMNS = (
     "experiment",
@@ -192,7 +192,7 @@ DIFFERENCE_COLUMNS = (
 
 
 def read_differences(path: Path) -> tuple[str, list[Difference]]:
-    """Reads the `differences.csv` of an ablation.
+    """Reads the `differences.csv` of an ablation or a comparison.
 
     Returns:
       The baseline, "" if nothing was compared with it; and what `Findings` has of the others.
@@ -213,19 +213,35 @@ def read_differences(path: Path) -> tuple[str, list[Difference]]:
             interval = (float(one[column]) for column in ("difference", "low", "high"))
             found.setdefault(key, {})[one["metric"]] = Interval(*interval)
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({error}); expected what ablate writes") from error
+        raise UserError(
+            f"{path} cannot be read ({error}); expected what ablate or compare writes"
+        ) from error
     return baseline, [Difference(*key, intervals) for key, intervals in found.items()]
 
 
-def _write_differences(path: Path, findings: Findings) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerow(DIFFERENCE_COLUMNS)
-        for one in findings.differences:
-            for metric, interval in one.intervals.items():
-                head = [findings.experiment, one.split, one.variant, findings.baseline, metric]
-                values = [f"{value:.6f}" for value in interval]
-                lines.writerow([*head, "+".join(one.seeds), one.images, *values, CONFIDENCE])
+def write_differences(
+    folder: Path, experiment: str, baseline: str, differences: Sequence[Difference]
+) -> None:
+    """Writes the `differences.csv` of an ablation or a comparison.
+
+    Args:
+      folder: where to.
+      experiment: its name.
+      baseline: the variant that the others are compared with.
+      differences: of the others.
+    """
+
+    def write(part: Path) -> None:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            lines = csv.writer(file, lineterminator="\n")
+            lines.writerow(DIFFERENCE_COLUMNS)
+            for one in differences:
+                for metric, interval in one.intervals.items():
+                    head = [experiment, one.split, one.variant, baseline, metric]
+                    values = [f"{value:.6f}" for value in interval]
+                    lines.writerow([*head, "+".join(one.seeds), one.images, *values, CONFIDENCE])
+
+    files.write_atomically(folder / DIFFERENCES, write)
 
 
 def _seeds(rows: Sequence[Row], variant: str) -> list[str]:

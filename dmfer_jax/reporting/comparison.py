@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from dmfer_jax import files
+from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import ablation_table
 from dmfer_jax.reporting.ablation_table import Difference
 from dmfer_jax.reporting.bootstrap import CONFIDENCE
@@ -25,7 +26,7 @@ from dmfer_jax.reporting.cells import (
 )
 from dmfer_jax.reporting.console import number, print_table
 from dmfer_jax.reporting.report import main_split
-from dmfer_jax.reporting.rows import COLUMNS, numbers
+from dmfer_jax.reporting.rows import COLUMNS, STRESS, numbers, read_rows
 
 Row = Mapping[str, str]
 
@@ -41,6 +42,11 @@ COST_COLUMNS = (
     "cpu_hours_to_baseline",
 )
 """The columns of `costs.csv`."""
+
+_NUMBERS = COST_COLUMNS[2:]
+
+ROWS = "compare.csv"
+"""In the folder of a comparison, its rows of results."""
 
 PREDICTIONS = "predictions"
 """The epoch rule of a system of which only predictions are known."""
@@ -160,15 +166,47 @@ def print_comparison(found: Comparison, console: Console | None = None) -> None:
         console.print(note, markup=False)
 
 
-def write_comparison(folder: Path, found: Comparison) -> None:
-    """Writes `table.md`, `compare.csv` (the rows of results) and `costs.csv`."""
+def render_comparison(found: Comparison) -> str:
+    """Returns the tables, and what a reader must know of them, in Markdown."""
     lines: list[str] = []
     for title, header, cells in _tables(found):
         lines += [f"**{title}**", "", *markdown_table(header, cells), ""]
-    lines += [f"- {note}" for note in _notes(found)]
-    files.write_text(folder / "table.md", "\n".join(lines) + "\n")
-    files.write_text(folder / "compare.csv", _as_csv(COLUMNS, found.rows))
+    return "\n".join([*lines, *(f"- {note}" for note in _notes(found))])
+
+
+def write_comparison(folder: Path, found: Comparison) -> None:
+    """Writes `table.md`, and what it is made from.
+
+    That is the rows of results as `compare.csv`, `costs.csv`, and `differences.csv`.
+    """
+    files.write_text(folder / "table.md", render_comparison(found) + "\n")
+    files.write_text(folder / ROWS, _as_csv(COLUMNS, found.rows))
     files.write_text(folder / "costs.csv", _as_csv(COST_COLUMNS, found.costs))
+    experiment = found.rows[0]["experiment"]
+    ablation_table.write_differences(folder, experiment, found.baseline, found.differences)
+
+
+def read_comparison(folder: Path) -> Comparison:
+    """Reads what `write_comparison` wrote.
+
+    Raises:
+      UserError: a file cannot be read, or nothing was compared yet.
+    """
+    rows = read_rows(folder / ROWS)
+    baseline, differences = ablation_table.read_differences(folder / ablation_table.DIFFERENCES)
+    if not baseline:
+        raise UserError(f"{folder}: no system has been compared with the baseline yet")
+    path = folder / "costs.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = csv.DictReader(file)
+            costs = [
+                {**line, **{key: float(line[key]) if line[key] else None for key in _NUMBERS}}
+                for line in lines
+            ]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read ({error}); expected what compare writes") from error
+    return Comparison(baseline, rows, costs, differences)
 
 
 def _tables(found: Comparison) -> list[tuple[str, list[str], list[list[str]]]]:
@@ -218,21 +256,19 @@ def _difference_cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def _further_cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
-    """The accuracy on other splits and on lists, and on the main split under stress."""
+    """The accuracy on other splits and on lists, and on the main split under harm."""
     on_main = [row for row in found.rows if row["split"] == found.split]
     splits = list(dict.fromkeys(row["split"] for row in found.rows if row["split"] != found.split))
-    stress = bool(numbers(on_main, "stress_accuracy"))
+    harm = {column: name for column, name in STRESS.items() if numbers(on_main, column)}
     cells = []
     for (system, rule), of in _grouped(found.rows).items():
         by_split = [[row for row in of if row["split"] == split] for split in splits]
         shown = [_mean_percent(one, "accuracy") for one in by_split]
-        if stress:
-            of_main = [row for row in of if row["split"] == found.split]
-            shown.append(_mean_percent(of_main, "stress_accuracy"))
+        of_main = [row for row in of if row["split"] == found.split]
+        shown += [_mean_percent(of_main, column) for column in harm]
         if set(shown) != {"-"}:
             cells.append([system, rule, *shown])
-    header = ["system", "epoch", *splits, *["stress"] * stress]
-    return header, cells if splits or stress else []
+    return ["system", "epoch", *splits, *harm.values()], cells if splits or harm else []
 
 
 def _cost_cells(found: Comparison) -> tuple[list[str], list[list[str]]]:

@@ -5,8 +5,8 @@ A page says where: between the two lines
     <!-- results: results/runs.csv -->
     <!-- end of results -->
 
-stands what is made from the rows of that file. The name of a folder stands for the ablation whose
-`runs.csv` and `differences.csv` it has. Nothing in it is written by hand, so that a number in a
+stands what is made from the rows of that file. The name of a folder stands for the ablation or the
+comparison that it holds. Nothing in it is written by hand, so that a number in a
 page is that of a run.
 """
 
@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dmfer_jax.errors import UserError
+from dmfer_jax.reporting import comparison
 from dmfer_jax.reporting.ablation_table import (
     COMPARED,
+    DIFFERENCES,
     SCORES,
     Difference,
     Row,
@@ -30,7 +32,7 @@ from dmfer_jax.reporting.cells import (
     mean_cell,
     seeds_cell,
 )
-from dmfer_jax.reporting.rows import numbers, read_rows
+from dmfer_jax.reporting.rows import STRESS, numbers, read_rows
 
 _BLOCK = re.compile(
     r"(?P<begin><!-- results: (?P<file>\S+) -->\n).*?(?P<end><!-- end of results -->)", re.DOTALL
@@ -45,7 +47,7 @@ _HEADER = (
     "dedup.",
     "mean-class",
     "macro-F1",
-    "stress",
+    *STRESS.values(),
     "seeds",
     "hours",
 )
@@ -69,16 +71,23 @@ def render_page(page: str, folder: Path) -> str:
 
     def render(found: re.Match[str]) -> str:
         path = folder / found["file"]
-        rows = read_rows(path / "runs.csv" if path.is_dir() else path)
-        if not any(row["epoch_rule"] == "last" for row in rows):
-            raise UserError(f"{found['file']}, which the page shows, has no rows of a last epoch")
-        if path.is_dir():
-            table = render_ablation(rows, *read_differences(path / "differences.csv"))
+        if (path / comparison.ROWS).is_file():
+            table = comparison.render_comparison(comparison.read_comparison(path))
         else:
-            table = render_table(rows)
+            table = _render_runs(path, found["file"])
         return f"{found['begin']}{table}\n{found['end']}"
 
     return _BLOCK.sub(render, page)
+
+
+def _render_runs(path: Path, name: str) -> str:
+    """The table of a file of results or of an ablation, which the page calls by a name."""
+    rows = read_rows(path / "runs.csv" if path.is_dir() else path)
+    if not any(row["epoch_rule"] == "last" for row in rows):
+        raise UserError(f"{name}, which the page shows, has no rows of a last epoch")
+    if path.is_dir():
+        return render_ablation(rows, *read_differences(path / DIFFERENCES))
+    return render_table(rows)
 
 
 def render_table(rows: Sequence[Row]) -> str:
@@ -190,5 +199,5 @@ _PERCENT = (
     "deduplicated_accuracy",
     "mean_class_accuracy",
     "macro_f1",
-    "stress_accuracy",
+    *STRESS,
 )

@@ -31,7 +31,9 @@ COLUMNS: tuple[str, ...] = (
     "mean_class_accuracy",
     "macro_f1",
     "ece",
-    "stress_accuracy",  # mean over kinds and levels of harm; empty where it was not run
+    "stress_occlusion_accuracy",  # mean over kinds and levels of harm that cover the face
+    "stress_pose_accuracy",  # ... that turn it
+    "stress_accuracy",  # ... of all; these three are empty where it was not harmed
     "parameters",
     "hours",  # of training, by the clock
     "cpu_hours",  # of all cores, for machines that do other work, too
@@ -41,6 +43,19 @@ COLUMNS: tuple[str, ...] = (
     "command",  # that trains this run
 )
 """The columns, in order."""
+
+STRESS = {
+    "stress_occlusion_accuracy": "occlusion (stress)",
+    "stress_pose_accuracy": "pose (stress)",
+    "stress_accuracy": "stress",
+}
+"""What a table calls the columns of accuracy under harm."""
+
+KINDS = {
+    "stress_occlusion_accuracy": ("block", "eye_band", "mouth_band", "random_shape"),
+    "stress_pose_accuracy": ("rotation", "perspective"),
+}
+"""The kinds of harm that such a column is the mean of; `stress_accuracy` is that of all."""
 
 _SCORES = ("accuracy", "mean_class_accuracy", "macro_f1", "ece")
 _KEY = ("experiment", "variant", "seed", "split", "epoch_rule")
@@ -96,13 +111,24 @@ def rows_of_report(
                 "images": summary["examples"],
                 **scores,
                 "deduplicated_accuracy": _fraction(summary.get("deduplicated", {}).get("accuracy")),
-                "stress_accuracy": _fraction(
-                    checkpoint.get("stress", {}).get(split, {}).get("mean_accuracy")
-                ),
+                **_stress_scores(checkpoint.get("stress", {}).get(split)),
                 "parameters": checkpoint.get("parameters"),
             }
             rows.append({column: _text(values[column]) for column in COLUMNS})
     return rows
+
+
+def _stress_scores(found: Mapping[str, Any] | None) -> dict[str, str | None]:
+    """The columns of what `stress.score_stress` found, as far as it was run."""
+    if found is None:
+        return dict.fromkeys(STRESS)
+    levels = {
+        column: [value for kind in kinds for value in found["kinds"][kind]["accuracy"]]
+        for column, kinds in KINDS.items()
+    }
+    means = {column: sum(values) / len(values) for column, values in levels.items()}
+    means["stress_accuracy"] = found["mean_accuracy"]
+    return {column: _fraction(value) for column, value in means.items()}
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[dict[str, str]]:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dmfer_jax.reporting import comparison
-from dmfer_jax.reporting.rows import COLUMNS, rows_of_report
+from dmfer_jax.errors import UserError
+from dmfer_jax.reporting import comparison, result_tables
+from dmfer_jax.reporting.rows import COLUMNS, STRESS, rows_of_report
 from tests.made_up import make_predictions, make_report
 
 LOG = [
@@ -157,6 +158,24 @@ def test_files_hold_what_is_printed(found, tmp_path: Path):
         costs = list(csv.DictReader(file))
     assert tuple(costs[0]) == comparison.COST_COLUMNS
     assert [cost["hours_to_baseline"] for cost in costs] == ["0.5"] * 4
+    read = comparison.read_comparison(tmp_path)
+    assert comparison.render_comparison(read) + "\n" == markdown
+    assert [cost["flops"] for cost in read.costs] == [2.5e6] * 4
+
+
+def test_a_page_has_the_tables_of_a_comparison_or_the_file_that_is_wrong(found, tmp_path: Path):
+    page = "<!-- results: compared -->\nold\n<!-- end of results -->"
+    comparison.write_comparison(tmp_path / "compared", found)
+    made = result_tables.render_page(page, tmp_path)
+    assert comparison.render_comparison(found) in made
+    costs = tmp_path / "compared" / "costs.csv"
+    for wrong in ("system,seed\nours,0\n", costs.read_text().replace("0.9", "much")):
+        costs.write_text(wrong)
+        with pytest.raises(UserError, match=r"costs\.csv cannot be read"):
+            result_tables.render_page(page, tmp_path)
+    comparison.write_comparison(tmp_path / "compared", found._replace(differences=[]))
+    with pytest.raises(UserError, match="compared: no system has been compared"):
+        result_tables.render_page(page, tmp_path)
 
 
 def test_without_the_baseline_nothing_is_compared():
@@ -166,11 +185,12 @@ def test_without_the_baseline_nothing_is_compared():
 
 
 def test_stress_is_shown_of_the_main_split(found):
+    unharmed = dict.fromkeys(STRESS, "")
+    harm = unharmed | {"stress_pose_accuracy": "0.200000", "stress_accuracy": "0.125000"}
     rows = [
-        {**row, "stress_accuracy": "0.125000" * (row["epoch_rule"] == "last")}
-        for row in rows_of("ours", 0)
+        {**row, **(harm if row["epoch_rule"] == "last" else unharmed)} for row in rows_of("ours", 0)
     ]
     lines = [line.split() for line in printed(found._replace(rows=rows, costs=[])).splitlines()]
-    assert ["system", "epoch", "valid", "stress"] in lines
-    assert ["ours", "last", "100.00", "12.50"] in lines
-    assert ["ours", "best", "100.00", "-"] in lines
+    assert ["system", "epoch", "valid", "pose", "(stress)", "stress"] in lines
+    assert ["ours", "last", "100.00", "20.00", "12.50"] in lines
+    assert ["ours", "best", "100.00", "-", "-"] in lines

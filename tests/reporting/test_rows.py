@@ -36,6 +36,8 @@ def test_row_tells_the_score_and_how_to_come_to_it():
         "mean_class_accuracy": "0.500000",
         "macro_f1": "0.400000",
         "ece": "",  # undefined
+        "stress_occlusion_accuracy": "0.550000",
+        "stress_pose_accuracy": "0.350000",
         "stress_accuracy": "0.250000",
         "parameters": "1234",
         "hours": "0.5000",
@@ -95,7 +97,7 @@ def test_interrupted_append_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     ("text", "message"),
     [
         ("seed,accuracy\n0,1\n", r"line 1: the columns are not .* differs: .*variant"),
-        (",".join(rows.COLUMNS) + "\n1,2\n", r"line 2: found 2 columns, expected 24"),
+        (",".join(rows.COLUMNS) + "\n1,2\n", r"line 2: found 2 columns, expected 26"),
         (b"\xff\n", r"cannot be read as rows"),
     ],
 )
