@@ -31,11 +31,11 @@ def row(seed: int, **changes: str) -> dict[str, str]:
     return dict.fromkeys(rows.COLUMNS, "") | values | changes
 
 
-@pytest.mark.parametrize("page", ["README.md"])
+@pytest.mark.parametrize("page", ["README.md", "results/search_face.md"])
 def test_the_tables_of_this_project_are_those_of_its_files(page):
-    """If it fails: python -m dmfer_jax.record --page=README.md."""
+    """If it fails: python -m dmfer_jax.record --page=PAGE."""
     text = (ROOT / page).read_text()
-    assert result_tables.render_page(text, ROOT) == text
+    assert result_tables.render_page(text, (ROOT / page).parent) == text
 
 
 def test_a_line_is_of_all_seeds_and_of_the_last_epoch():
@@ -48,10 +48,11 @@ def test_a_line_is_of_all_seeds_and_of_the_last_epoch():
         ]
     )
     lines = table.splitlines()
+    scores = "accuracy | dedup."  # the columns that some row has
+    assert lines[0] == f"| run | scored on | images | epoch | {scores} | seeds | hours |"
     # The standard deviation of 80 and 82, as a sample.
     assert lines[2] == (
-        "| `tiny` | ferplus valid, majority | 3,191 | 3 | 81.00 ± 1.41 | - | - | - | - | - | - "
-        "| 2 | 0.60 |"
+        "| `tiny` | ferplus valid, majority | 3,191 | 3 | 81.00 ± 1.41 | - | 2 | 0.60 |"
     )
     assert lines[3].startswith("| `tiny` `wide` | ferplus valid, majority | 3,191 | 3 | 50.00 |")
     assert lines[5:] == [

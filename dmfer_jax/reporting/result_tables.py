@@ -94,13 +94,17 @@ def render_table(rows: Sequence[Row]) -> str:
     """Returns a table of the last epochs, and the command of each line, in Markdown.
 
     A line is of all seeds of a run on one split: means, and with two seeds or more the standard
-    deviation of the sample. Runs chosen on the validation split are in the file alone.
+    deviation of the sample. A column that nothing is known of is left away. Runs chosen on the
+    validation split are in the file alone.
 
     Args:
       rows: of `rows.read_rows`, in the order in which they are to stand.
     """
     groups = _group_last(rows)
-    lines = markdown_table(_HEADER, [_cells(group) for group in groups.values()], texts=2)
+    table = [_HEADER, *(_cells(group) for group in groups.values())]
+    columns = [column for column in zip(*table, strict=True) if set(column[1:]) != {"-"}]
+    header, *cells = zip(*columns, strict=True)
+    lines = markdown_table(header, cells, texts=2)
     commands: dict[str, str] = {}
     for group in groups.values():
         others = f" (and seeds {', '.join(row['seed'] for row in group[1:])})" * (len(group) > 1)
