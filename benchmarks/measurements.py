@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dmfer_jax.errors import UserError
+from dmfer_jax.reporting.environment import describe_processor
 
 
 def summarize(values: Sequence[float]) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def machine() -> dict[str, Any]:
     """Returns what the measurements were made on."""
     return {
         "cores": len(os.sched_getaffinity(0)),
-        "processor": _processor(_read("/proc/cpuinfo")),
+        "processor": describe_processor(),
         "memory_gib": round(_memory_kib(_read("/proc/meminfo")) / 2**20, 1),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
@@ -166,11 +167,6 @@ def _commit() -> dict[str, Any]:
         return {"commit": git("rev-parse", "HEAD"), "changed_since": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "changed_since": None}
-
-
-def _processor(cpuinfo: str) -> str:
-    found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    return found[1].strip() if found else platform.machine()
 
 
 def _memory_kib(meminfo: str) -> int:

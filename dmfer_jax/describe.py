@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from dmfer_jax.config import split_dataset
 from dmfer_jax.data import builds
-from dmfer_jax.reporting.report import environment
+from dmfer_jax.reporting.environment import describe_environment
 
 
 def describe_run(config: ConfigDict, dataset_dir: Path) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def describe_run(config: ConfigDict, dataset_dir: Path) -> dict[str, Any]:
         **_departures(config),
         "seed": config.seed,
         "config": _without_paths(config),
-        "environment": environment(),
+        "environment": describe_environment(),
     }
 
 

@@ -18,6 +18,7 @@ from dmfer_jax.describe import describe_records, describe_run
 from dmfer_jax.errors import UserError
 from dmfer_jax.loading import find_model, load_weights, make_network
 from dmfer_jax.reporting import report as reports
+from dmfer_jax.reporting.environment import describe_environment
 from dmfer_jax.scoring import Trained
 from dmfer_jax.trained import load_trained
 from dmfer_jax.weights.sealing import trained_on
@@ -153,7 +154,7 @@ def of_model(
         found = describe_records(config, folder)
         described = {"file": path.name, "sha256": _digest(path), "training": dict(training)}
         seen = _seen(training, found["dataset"], names)
-        return {**found, "model": described, **seen, "environment": reports.environment()}
+        return {**found, "model": described, **seen, "environment": describe_environment()}
 
     return Subject(
         config,

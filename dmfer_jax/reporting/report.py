@@ -15,7 +15,7 @@ A report is a plain dict:
     drop_classes  names of the classes left out; where there are any
     sampling, class_weights   as in the configuration; where examples or losses were balanced
     config        the configuration, as a dict
-    environment   `environment()`
+    environment   what it ran on, of `environment.describe_environment`
     not_scored    of a run: test splits that the build does not have
     train         epochs, steps, examples, seconds, cpu_seconds (of all cores), images_per_second,
                   and input_wait_share, the share of its time that the loop waited for input;
@@ -33,10 +33,8 @@ groups of its images (`scoring.accuracy_by_group`); and `list`, of how the image
 or pose list were found (`subset_tables.LIST_COUNTS`, `repeated_lines` and `missing_names`).
 """
 
-import importlib.metadata
 import json
 import os
-import platform
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,30 +45,11 @@ from rich.console import Console
 from dmfer_jax import files
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import plain_json
-from dmfer_jax.reporting.commit import describe_commit
 from dmfer_jax.reporting.console import duration, hundredths, number, percent, print_table
 from dmfer_jax.reporting.subset_tables import LIST_COUNTS, print_groups, print_lists
 
 HEADLINES = ("accuracy", "mean_class_accuracy", "macro_f1", "ece", "loss")
 """The numbers of a summary that stand in tables and in the line of JSON."""
-
-
-def environment() -> dict[str, Any]:
-    """Describes what a run ran on: versions and devices; no host name and no path."""
-    import jax
-
-    packages = {name: _version(name) for name in ("dmfer-jax", "jax", "jaxlib", "flax", "optax")}
-    return {
-        "python": platform.python_version(),
-        **{name.replace("-", "_"): version for name, version in packages.items()},
-        "commit": describe_commit(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": _usable_cores(),
-        "backend": jax.default_backend(),
-        "device": jax.devices()[0].device_kind,
-        "devices": jax.device_count(),
-        "processes": jax.process_count(),
-    }
 
 
 def write_report(path: str | os.PathLike[str], report: Mapping[str, Any]) -> None:
@@ -334,17 +313,3 @@ _NUMBER_LIST = re.compile(rf"\[\n\s*({_NUMBER}(?:,\n\s*{_NUMBER})*)\n\s*\]")
 def _join_number_lists(text: str) -> str:
     """Puts lists of plain numbers on one line: a confusion matrix reads as a matrix."""
     return _NUMBER_LIST.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
-
-
-def _usable_cores() -> int:
-    # Containers and clusters give a process fewer cores than the machine has.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -37,7 +37,7 @@ COLUMNS: tuple[str, ...] = (
     "parameters",
     "hours",  # of training, by the clock
     "cpu_hours",  # of all cores, for machines that do other work, too
-    "machine",  # cores and devices
+    "machine",  # cores, processor and devices
     "commit",  # of the code, or its version
     "config_digest",  # the same for all seeds of a config
     "command",  # that trains this run
@@ -84,6 +84,7 @@ def rows_of_report(
     """
     train, machine = report.get("train") or {}, report["environment"]
     devices = f"{machine['devices']} x " if machine["devices"] > 1 else ""
+    processor = f" of {machine['processor']}" if "processor" in machine else ""  # not of old runs
     of_run = {
         "experiment": experiment,
         "variant": variant,
@@ -94,7 +95,7 @@ def rows_of_report(
         "train_splits": "+".join(report["config"]["data"]["train_splits"]),
         "hours": _hours(train.get("seconds")),
         "cpu_hours": _hours(train.get("cpu_seconds")),
-        "machine": f"{machine['cores']} cores, {devices}{machine['device']}",
+        "machine": f"{machine['cores']} cores{processor}, {devices}{machine['device']}",
         "commit": machine.get("commit") or machine.get("dmfer_jax"),
         "config_digest": config_digest,
         "command": command,

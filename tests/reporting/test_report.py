@@ -11,8 +11,8 @@ from rich.console import Console
 from dmfer_jax.errors import UserError
 from dmfer_jax.labels import EXPRESSION_NAMES
 from dmfer_jax.metrics import Metrics, center_report, summarize
+from dmfer_jax.reporting.environment import describe_environment
 from dmfer_jax.reporting.report import (
-    environment,
     json_line,
     main_split,
     print_report,
@@ -206,8 +206,8 @@ def test_details_are_of_test_then_valid_then_what_there_is():
 
 
 def test_environment_names_versions_and_device_but_no_path():
-    found = environment()
-    assert {"python", "jax", "flax", "device", "cores"} <= set(found)
+    found = describe_environment()
+    assert {"python", "jax", "flax", "device", "processor", "cores"} <= set(found)
     assert "/" not in json.dumps(found)
 
 

@@ -9,7 +9,7 @@ from tests.made_up import make_report
 
 def made_rows(variant: str = "deep", seed: int = 0, **fields) -> list[dict[str, str]]:
     return rows.rows_of_report(
-        make_report(seed=seed, **fields),
+        make_report(seed=seed) | fields,
         experiment="tiny-parts",
         variant=variant,
         config_digest="0123456789ab",
@@ -53,6 +53,12 @@ def test_row_tells_the_score_and_how_to_come_to_it():
         ("valid", "best-on-valid", "1", ""),
         ("test", "best-on-valid", "1", ""),
     ]
+
+
+def test_row_names_the_processor_where_the_report_does():
+    told = make_report()["environment"]
+    (first, *_) = made_rows(environment={**told, "processor": "some, such"})
+    assert first["machine"] == "2 cores of some, such, cpu"
 
 
 def test_appended_rows_are_read_back_and_stand_once(tmp_path):
