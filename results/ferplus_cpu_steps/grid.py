@@ -1,6 +1,6 @@
 """The steps from the first recipe of `configs/ferplus_cpu.py` to the one it has, each kept.
 
-The last two take one part away again.
+The last four take one part away again.
 """
 
 from dmfer_jax.grids import Grid
@@ -28,5 +28,7 @@ def get_grid() -> Grid:
             "+squared_votes": {},
             "no_erasing": {"augment.erase": 0.0},
             "cross_entropy_alone": {"loss.name": "none"},
+            "majority_labels": {"data.train_protocol": "majority", **VOTES},
+            "no_moving_average": {"optimizer.ema_decay": 0.0},
         },
     )
