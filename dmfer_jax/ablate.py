@@ -7,7 +7,8 @@
 The same command goes on where an interrupted one stopped, and runs nothing twice. In the folder of
 `--out`: `runs.csv` with the rows of each finished run, `table.md` and `differences.csv`, and the
 figure `ablation.png` and `.pdf`; and `<variant>/seed<n>/` of each run. A run that another ablation
-did already may be copied there. Nothing is chosen on a test split.
+did already may be copied there; `--stress` harms those whose checkpoints are there. Nothing is
+chosen on a test split.
 """
 
 from collections import Counter
@@ -83,7 +84,9 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("--config.seed cannot be given: --seeds=3 runs seeds 0, 1 and 2")
     path = config_flags.get_config_filename(options["config"])
     out = Path(options.out or f"runs/{Path(path).stem}_{Path(options.grid).stem}")
-    planned = ablation.plan(path, options.config, options.grid, options.seeds, out, options.only)
+    planned = ablation.plan(
+        path, options.config, options.grid, options.seeds, out, options.only, options.stress
+    )
     if planned.same:
         print(f"the same as {planned.baseline} here, and not run: {', '.join(planned.same)}")
     if options.dry_run:
@@ -116,6 +119,9 @@ if __name__ == "__main__":
     flags.DEFINE_list("only", [], "Variants to run, separated by commas; all if not given.")
     flags.DEFINE_bool("dry_run", False, "Only lists the runs, and which are done.")
     flags.DEFINE_bool("table", False, "Only makes table and figure, of the runs that are done.")
+    flags.DEFINE_bool(
+        "stress", False, "Also scores last epochs on the validation split, under harm."
+    )
     flags.DEFINE_bool(
         "keep_checkpoints", False, "Keeps the checkpoints of finished runs, as evaluate needs them."
     )

@@ -6,7 +6,7 @@ the command in its row is the one that was run.
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from dmfer_jax import grids, reproduce, run_folder, run_queue
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import rows
-from dmfer_jax.reporting.report import read_report
+from dmfer_jax.reporting.report import add_stress, read_report
 
 ROWS = "runs.csv"
 """In the folder of an ablation, the rows of its finished runs."""
@@ -51,6 +51,7 @@ class Ablation(NamedTuple):
       variants: {name: the fields that it sets}, without those that set nothing of their own.
       same: the names of those, which are the baseline itself.
       runs: all, seed by seed, so that what has been done can be compared early.
+      stress: whether the last epoch is scored under harm, too, on the validation split.
     """
 
     experiment: str
@@ -60,10 +61,17 @@ class Ablation(NamedTuple):
     variants: dict[str, dict[str, object]]
     same: tuple[str, ...]
     runs: list[PlannedRun]
+    stress: bool = False
 
 
 def plan(
-    config_path: str, config: ConfigDict, grid_name: str, seeds: int, out: Path, only: Sequence[str]
+    config_path: str,
+    config: ConfigDict,
+    grid_name: str,
+    seeds: int,
+    out: Path,
+    only: Sequence[str],
+    stress: bool = False,
 ) -> Ablation:
     """Lists the runs of an ablation.
 
@@ -74,6 +82,7 @@ def plan(
       seeds: how many; they are 0, 1, ...
       out: folder of the ablation.
       only: variants to run; all if none is named.
+      stress: whether the last epochs are scored under harm, too.
 
     Raises:
       UserError: there is no such grid or variant, the config makes no sense with one of them, or
@@ -100,7 +109,7 @@ def plan(
             of_seed.seed = seed
             runs.append(PlannedRun(variant, of_seed, out / variant / f"seed{seed}"))
     experiment = f"{Path(config_path).stem}-{Path(grid_name).stem}"
-    return Ablation(experiment, config_path, out, grid.baseline, variants, same, runs)
+    return Ablation(experiment, config_path, out, grid.baseline, variants, same, runs, stress)
 
 
 def check_scored(config: ConfigDict) -> None:
@@ -136,14 +145,14 @@ def read_own_rows(ablation: Ablation) -> list[dict[str, str]]:
 def find_states(ablation: Ablation) -> dict[str, str]:
     """Returns how far each run is: {name: "done", "trained", "begun" or "left"}.
 
-    One that is "trained" has its report, and no rows yet.
+    One that is "trained" has its report, and not all rows yet, or is yet to be scored under harm.
 
     Raises:
       UserError: the folder holds another experiment, or runs of other configs; the message lists
         the fields that differ.
     """
     there = read_own_rows(ablation)
-    keys, states = {rows.row_key(row) for row in there}, {}
+    told, states = {_told(row) for row in there}, {}
     for run in ablation.runs:
         digests = {
             row["config_digest"]
@@ -152,8 +161,9 @@ def find_states(ablation: Ablation) -> dict[str, str]:
         }
         _check_same(run, digests)
         if (run.workdir / "report.json").is_file():
-            expected = {rows.row_key(row) for row in _rows_of(ablation, run)}
-            states[run.name] = "done" if expected <= keys else "trained"
+            expected = {_told(row) for row in _rows_of(ablation, run)}
+            left = _is_to_be_harmed(ablation, run) or not expected <= told
+            states[run.name] = "trained" if left else "done"
         elif digests:
             states[run.name] = "done"  # whose folder was removed
         else:
@@ -184,13 +194,15 @@ def run_all(
     left = {run.name: run for run in ablation.runs if states[run.name] != "done"}
 
     def queued(run: PlannedRun) -> run_queue.QueuedRun:
-        command = [
-            *(sys.executable, "-m", "dmfer_jax.train", f"--config={ablation.config_path}"),
-            *reproduce.override_flags(ablation.config_path, run.config),
-            f"--workdir={run.workdir}",
-        ]
-        trained = states[run.name] == "trained"
-        return run_queue.QueuedRun(run.name, run.workdir, None if trained else command)
+        python, workdir = (sys.executable, "-m"), f"--workdir={run.workdir}"
+        commands = []
+        if trains := states[run.name] != "trained":
+            overrides = reproduce.override_flags(ablation.config_path, run.config)
+            config = f"--config={ablation.config_path}"
+            commands.append([*python, "dmfer_jax.train", config, *overrides, workdir])
+        if ablation.stress and (trains or _is_to_be_harmed(ablation, run)):
+            commands.append([*python, "dmfer_jax.evaluate", "--stress", workdir])
+        return run_queue.QueuedRun(run.name, run.workdir, commands)
 
     def finish(name: str) -> None:
         rows.append_rows(ablation.out / ROWS, _rows_of(ablation, left[name]))
@@ -203,7 +215,7 @@ def run_all(
 def _rows_of(ablation: Ablation, run: PlannedRun) -> list[dict[str, str]]:
     """The rows of a run that has its report."""
     path = run.workdir / "report.json"
-    report = read_report(path)
+    report = _read_report(run)
     if differences := run_folder.find_unlike(report["config"], run.config):
         raise UserError(
             f"{path} is of a run of another config: {'; '.join(differences)}. Move "
@@ -216,6 +228,24 @@ def _rows_of(ablation: Ablation, run: PlannedRun) -> list[dict[str, str]]:
         config_digest=reproduce.config_digest(report["config"]),
         command=reproduce.train_command(ablation.config_path, run.config),
     )
+
+
+def _read_report(run: PlannedRun) -> dict[str, Any]:
+    """The report of a run, with what its last epoch scored under harm."""
+    report = read_report(run.workdir / "report.json")
+    add_stress(report, run.workdir / "evaluation")
+    return report
+
+
+def _is_to_be_harmed(ablation: Ablation, run: PlannedRun) -> bool:
+    """Whether a run that has its report is yet to be scored under harm, and can be."""
+    kept = (run.workdir / "checkpoints").is_dir()
+    return ablation.stress and kept and not _read_report(run)["checkpoints"]["last"].get("stress")
+
+
+def _told(row: Mapping[str, str]) -> tuple[str, ...]:
+    """What a row of results is of, and what it says of harm."""
+    return (*rows.row_key(row), row["stress_accuracy"])
 
 
 def _check_same(run: PlannedRun, digests: set[str]) -> None:

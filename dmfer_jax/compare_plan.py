@@ -78,7 +78,7 @@ class Plan(NamedTuple):
         """Returns the runs of which something is left to do."""
         return [
             QueuedRun(
-                f"{system}, seed {seed}", self.run_dir(system, seed), self.command(system, seed)
+                f"{system}, seed {seed}", self.run_dir(system, seed), [self.command(system, seed)]
             )
             for system, seed in self.runs
             if not self.is_done(system, seed)

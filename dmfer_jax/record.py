@@ -19,7 +19,7 @@ from dmfer_jax import command, files, reproduce, run_folder
 from dmfer_jax.config import find_config, validate
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import result_tables, rows
-from dmfer_jax.reporting.report import read_report
+from dmfer_jax.reporting.report import add_stress, read_report
 
 
 def add_report(report_path: Path, config_path: str, variant: str, out: Path) -> int:
@@ -83,20 +83,6 @@ def _config_of(report: dict[str, Any], path: Path) -> ConfigDict:
             f"{path} is of a config that this release does not know: {reason}"
         ) from error
     return config
-
-
-def add_stress(report: dict[str, Any], evaluations: Path) -> None:
-    """Adds to a run's report what later evaluations of its checkpoints under harm have found.
-
-    Args:
-      report: of the run, as `reporting.report` describes it; changed.
-      evaluations: the folder of the reports that `dmfer_jax.evaluate` wrote.
-    """
-    for path in sorted(evaluations.glob("*.json")):
-        for evaluated in read_report(path)["checkpoints"].values():
-            for checkpoint in report["checkpoints"].values():
-                if checkpoint["step"] == evaluated["step"] and "stress" in evaluated:
-                    checkpoint.setdefault("stress", {}).update(evaluated["stress"])
 
 
 def update_page(page: Path) -> None:

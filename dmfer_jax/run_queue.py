@@ -21,12 +21,12 @@ class QueuedRun(NamedTuple):
     Attributes:
       name: what messages call it.
       workdir: its folder.
-      command: that does it; None if only `finish` of `do_all` is left.
+      commands: that do it, in their order; none if only `finish` of `do_all` is left.
     """
 
     name: str
     workdir: Path
-    command: list[str] | None
+    commands: Sequence[list[str]]
 
 
 def train_apart(command: list[str], interruption: Interruption) -> int:
@@ -75,10 +75,12 @@ def do_all(
     with Interruption() as interruption:
         for number, run in enumerate(queue, start=1):
             status, label = 0, f"run {number} of {len(queue)}: {run.name}"
-            if run.command is not None and not interruption.signal:
+            for command in run.commands:
+                if interruption.signal or status:
+                    break
                 run_lock.check_free(run.workdir, "--out")  # what a killed queue began may go on
                 print(f"\n{label}", flush=True)
-                status = train(run.command, interruption)
+                status = train(command, interruption)
             if interruption.signal or status in _INTERRUPTED:
                 left = len(queue) - number + 1
                 print(

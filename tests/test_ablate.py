@@ -19,7 +19,7 @@ from dmfer_jax.errors import UserError
 from dmfer_jax.interruption import Interruption
 from dmfer_jax.reporting import result_tables, rows
 from dmfer_jax.reporting.predictions import read_run_predictions
-from tests.made_up import leave_run
+from tests.made_up import leave_run, leave_stress
 
 CONFIG = """
 from tests.conftest import make_tiny_config
@@ -49,25 +49,36 @@ def planned(tmp_path: Path) -> Ablation:
 
 
 def plan(
-    folder: Path, seeds: int = 2, only: tuple[str, ...] = (), fields: dict[str, Any] | None = None
+    folder: Path,
+    seeds: int = 2,
+    only: tuple[str, ...] = (),
+    fields: dict[str, Any] | None = None,
+    stress: bool = False,
 ) -> Ablation:
     path = str(folder / "tiny.py")
     changed = config.load_config(path)
     changed.update_from_flattened_dict(fields or {})
-    return ablation.plan(path, changed, str(folder / "parts.py"), seeds, folder / "out", only)
+    grid, out = str(folder / "parts.py"), folder / "out"
+    return ablation.plan(path, changed, grid, seeds, out, only, stress)
 
 
 class Trainer:
-    """Stands for training: notes each command, and leaves what a finished run leaves."""
+    """Stands for training and scoring under harm: notes each, and leaves what it would leave."""
 
     def __init__(self, planned: Ablation, statuses: dict[str, int] | None = None):
         self._runs = {f"--workdir={run.workdir}": run for run in planned.runs}
         self._statuses = statuses or {}
         self.names: list[str] = []
+        self.harmed: list[str] = []
         self.commands: list[list[str]] = []
 
     def __call__(self, command: list[str], interruption: Interruption) -> int:
         run = self._runs[command[-1]]
+        if command[2] == "dmfer_jax.evaluate":
+            assert "--stress" in command
+            self.harmed.append(run.name)
+            leave_stress(run.workdir)
+            return 0
         self.names.append(run.name)
         self.commands.append(command)
         status = self._statuses.get(run.name, 0)
@@ -119,6 +130,38 @@ def test_finished_runs_have_their_rows_and_are_not_run_again(planned, tmp_path):
     assert len(trainer.names) == 4
     assert later.names == ["plain, seed 2", "cosine, seed 2"]
     assert (planned.out / ROWS).read_bytes().startswith(before)
+
+
+def test_harm_is_scored_behind_each_training_and_stands_in_rows_and_tables(planned, tmp_path):
+    harmed = plan(tmp_path, stress=True)
+    trainer = Trainer(harmed)
+    ablation.run_all(harmed, trainer)
+    assert trainer.names == trainer.harmed == [run.name for run in harmed.runs]
+    found = rows.read_rows(harmed.out / ROWS)
+    said = {row["stress_pose_accuracy"] for row in found if row["epoch_rule"] == "last"}
+    assert said == {"0.350000", ""}  # valid, test
+    ablate.show_findings(harmed)
+    header = "| variant | seeds | accuracy | dedup. | mean-class | macro-F1 |"
+    table = (harmed.out / "table.md").read_text()
+    assert f"{header} occlusion (stress) | pose (stress) | stress |" in table
+    page = "<!-- results: out -->\n<!-- end of results -->"
+    assert "pose (stress) | stress |" in result_tables.render_page(page, tmp_path)
+
+
+def test_harm_that_is_asked_for_later_is_scored_as_long_as_there_are_checkpoints(planned, tmp_path):
+    ablation.run_all(planned, Trainer(planned), keep_checkpoints=True)
+    shutil.rmtree(planned.runs[0].workdir / "checkpoints")
+    leave_stress(planned.runs[1].workdir)  # the process was killed before it added the row
+    harmed = plan(tmp_path, stress=True)
+    assert list(ablation.find_states(harmed).values()) == ["done", *["trained"] * 3]
+    trainer = Trainer(harmed)
+    ablation.run_all(harmed, trainer)
+    assert trainer.names == []
+    assert trainer.harmed == [run.name for run in harmed.runs[2:]]
+    found = [row for row in rows.read_rows(harmed.out / ROWS) if row["split"] == "valid"]
+    last = [row["stress_accuracy"] for row in found if row["epoch_rule"] == "last"]
+    assert sorted(last) == ["", *["0.250000"] * 3]
+    assert set(ablation.find_states(harmed).values()) == {"done"}
 
 
 def test_run_whose_row_was_lost_gets_it_back_from_its_report(planned):

@@ -25,7 +25,7 @@ from dmfer_jax.reporting.cells import (
 )
 from dmfer_jax.reporting.console import print_table
 from dmfer_jax.reporting.predictions import Predictions
-from dmfer_jax.reporting.rows import numbers
+from dmfer_jax.reporting.rows import STRESS, numbers
 
 Row = Mapping[str, str]
 Said = Callable[[str, str], Mapping[str, Predictions]]
@@ -273,9 +273,8 @@ def _tables(findings: Findings, split: str) -> list[tuple[str, Sequence[str], li
     tables = []
     for rule in dict.fromkeys(row["epoch_rule"] for row in of_split):
         rows = [row for row in of_split if row["epoch_rule"] == rule]
-        columns = dict(SCORES)
-        if any(row["deduplicated_accuracy"] for row in rows):
-            columns = {"accuracy": "accuracy", "deduplicated_accuracy": "dedup.", **columns}
+        columns = {"accuracy": "accuracy", "deduplicated_accuracy": "dedup.", **SCORES, **STRESS}
+        columns = {name: title for name, title in columns.items() if numbers(rows, name)}
         cells = []
         for name in findings.variants:
             of_variant = [row for row in rows if row["variant"] == name]

@@ -86,6 +86,20 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
     return report
 
 
+def add_stress(report: dict[str, Any], evaluations: Path) -> None:
+    """Adds to a run's report what later evaluations of its checkpoints under harm have found.
+
+    Args:
+      report: of the run, as described above; changed.
+      evaluations: the folder of the reports that `dmfer_jax.evaluate` wrote.
+    """
+    for path in sorted(evaluations.glob("*.json")):
+        for evaluated in read_report(path)["checkpoints"].values():
+            for checkpoint in report["checkpoints"].values():
+                if checkpoint["step"] == evaluated["step"] and "stress" in evaluated:
+                    checkpoint.setdefault("stress", {}).update(evaluated["stress"])
+
+
 def json_line(report: Mapping[str, Any]) -> str:
     """Returns the headline numbers as one line of JSON, for programs that read the output.
 

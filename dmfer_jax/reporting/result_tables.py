@@ -11,7 +11,7 @@ page is that of a run.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dmfer_jax.errors import UserError
@@ -121,19 +121,20 @@ def render_ablation(rows: Sequence[Row], baseline: str, differences: Sequence[Di
       differences: of `ablation_table.read_differences`.
     """
     groups = list(_group_last(rows).values())
-    columns = [*SCORES.values(), *(f"{SCORES[metric]} - `{baseline}`" for metric in COMPARED)]
+    last = [row for group in groups for row in group]
+    scores = SCORES | {name: title for name, title in STRESS.items() if numbers(last, name)}
+    columns = [*scores.values(), *(f"{SCORES[metric]} - `{baseline}`" for metric in COMPARED)]
     lines = []
     for split in dict.fromkeys(group[0]["split"] for group in groups):
         of_split = [group for group in groups if group[0]["split"] == split]
         found = {one.variant: one for one in differences if one.split == split}
-        cells = [_variant_cells(group, found.get(group[0]["variant"])) for group in of_split]
+        cells = [_variant_cells(one, scores, found.get(one[0]["variant"])) for one in of_split]
         first = of_split[0][0]
         images = f"{int(first['images']):,} images"
         epochs = {row["epoch"] for group in of_split for row in group}
         which = f"epoch {first['epoch']}, the last" if len(epochs) == 1 else "the last epoch"
         lines.append(f"{_scored_on(first)}, {images}, {which}; percent:\n")
         lines += [*markdown_table(["variant", *columns, "seeds"], cells), ""]
-    last = [row for group in groups for row in group]
     hours = mean_cell(numbers(last, "cpu_hours"), between="")
     notes = [
         "Mean ± standard deviation over the seeds",
@@ -145,8 +146,10 @@ def render_ablation(rows: Sequence[Row], baseline: str, differences: Sequence[Di
     return "\n".join([*lines, f"{'; '.join(notes)}:", f"`{last[0]['command']}`"])
 
 
-def _variant_cells(of_variant: Sequence[Row], difference: Difference | None) -> list[str]:
-    scores = ([100 * value for value in numbers(of_variant, name)] for name in SCORES)
+def _variant_cells(
+    of_variant: Sequence[Row], columns: Iterable[str], difference: Difference | None
+) -> list[str]:
+    scores = ([100 * value for value in numbers(of_variant, name)] for name in columns)
     intervals = difference.intervals if difference else {}
     return [
         f"`{of_variant[0]['variant']}`",
