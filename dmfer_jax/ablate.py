@@ -22,6 +22,7 @@ from ml_collections import config_flags
 from dmfer_jax import ablation, command, run_lock
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import ablation_table, console
+from dmfer_jax.reporting.differences import DIFFERENCES, read_differences
 from dmfer_jax.reporting.predictions import Predictions, read_run_predictions
 
 
@@ -44,10 +45,10 @@ def show_findings(planned: ablation.Ablation) -> None:
         return read_run_predictions(path)[1]
 
     findings = ablation_table.find(
-        planned.experiment, planned.baseline, planned.variants, there, said
+        planned.experiment, planned.baseline, planned.variants, there, said, planned.steps
     )
-    if gone and (known := planned.out / ablation_table.DIFFERENCES).is_file():
-        findings = ablation_table.keep_known(findings, *ablation_table.read_differences(known))
+    if gone and (planned.out / DIFFERENCES).is_file():
+        findings = ablation_table.keep_known(findings, read_differences(planned.out))
     ablation_table.print_findings(findings)
     ablation_table.write_findings(planned.out, findings)
     from dmfer_jax.reporting import ablation_figure  # matplotlib takes long to import

@@ -52,6 +52,7 @@ class Ablation(NamedTuple):
       same: the names of those, which are the baseline itself.
       runs: all, seed by seed, so that what has been done can be compared early.
       stress: whether the last epoch is scored under harm, too, on the validation split.
+      steps: {variant: the one that it is a step from}, see `grids.Grid`.
     """
 
     experiment: str
@@ -61,7 +62,8 @@ class Ablation(NamedTuple):
     variants: dict[str, dict[str, object]]
     same: tuple[str, ...]
     runs: list[PlannedRun]
-    stress: bool = False
+    stress: bool
+    steps: dict[str, str]
 
 
 def plan(
@@ -109,7 +111,10 @@ def plan(
             of_seed.seed = seed
             runs.append(PlannedRun(variant, of_seed, out / variant / f"seed{seed}"))
     experiment = f"{Path(config_path).stem}-{Path(grid_name).stem}"
-    return Ablation(experiment, config_path, out, grid.baseline, variants, same, runs, stress)
+    steps = {name: one for name, one in grid.steps.items() if {name, one} <= variants.keys()}
+    return Ablation(
+        experiment, config_path, out, grid.baseline, variants, same, runs, stress, steps
+    )
 
 
 def check_scored(config: ConfigDict) -> None:

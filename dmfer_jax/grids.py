@@ -12,7 +12,9 @@ Python file:
 import difflib
 import re
 import runpy
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -29,10 +31,12 @@ class Grid(NamedTuple):
       baseline: name of the variant that the others are compared with.
       variants: {name: {"loss.margin": 0.3, ...}}, the fields that it sets. A name is that of a
         folder, too: of letters, digits and "+-_.=".
+      steps: {variant: the one that it is a step from}; it is compared with that one, too.
     """
 
     baseline: str
     variants: dict[str, dict[str, Any]]
+    steps: Mapping[str, str] = MappingProxyType({})
 
 
 def _loss(name: str, centers: str = "state", **fields: float) -> dict[str, Any]:
@@ -53,6 +57,11 @@ COMPONENTS = Grid(
         "+channel_attention": _parts("both", "channel", "none"),
         "+center_cosine": _parts("both", "channel", "center_cosine"),
         "squeeze_excite": _parts("both", "squeeze_excite", "center_cosine"),
+    },
+    {
+        "+channel_attention": "+shallow",
+        "+center_cosine": "+channel_attention",
+        "squeeze_excite": "+center_cosine",
     },
 )
 """The parts of the method, each added to those before; and in the whole of it another attention."""
@@ -137,6 +146,12 @@ def load_grid(name: str) -> Grid:
             f"{name}: the baseline '{grid.baseline}' is none of the variants "
             f"{', '.join(grid.variants)}"
         )
+    for variant, before in grid.steps.items():
+        if variant == before or not {variant, before} <= grid.variants.keys():
+            raise UserError(
+                f"{name}: the step from '{before}' to '{variant}' is not one from one variant to "
+                f"another; there are {', '.join(grid.variants)}"
+            )
     return grid
 
 

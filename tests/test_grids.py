@@ -64,6 +64,10 @@ def test_grid_of_ones_own_is_read_from_its_file(tmp_path):
         ("", r"without get_grid\(\)"),
         ("get_grid = lambda: {}", r"whose get_grid\(\) returns dict"),
         ("get_grid = lambda: Grid('a', {'b': {}})", r"baseline 'a' is none of the variants b"),
+        (
+            "get_grid = lambda: Grid('a', {'a': {}, 'b': {}}, {'b': 'c'})",
+            r"the step from 'c' to 'b' is not one from one variant to another; there are a, b",
+        ),
         ("get_grid = lambda: Grid('a', {'a': {}, '../b': {}})", r"'\.\./b' cannot be the name"),
         ("get_grid = lambda: Grid('a', {'a': {}, 'b,c': {}})", r"'b,c' cannot be the name"),
     ],

@@ -7,7 +7,7 @@ import pytest
 
 from dmfer_jax import record
 from dmfer_jax.errors import UserError
-from dmfer_jax.reporting import ablation_table, result_tables, rows
+from dmfer_jax.reporting import differences, result_tables, rows
 from dmfer_jax.reporting.report import read_report, write_report
 from tests.made_up import make_stress
 
@@ -70,7 +70,7 @@ def test_an_ablation_has_a_line_for_each_variant_with_its_difference(tmp_path):
     ]
     chosen = row(0, variant="plain", accuracy="0.99", epoch_rule="best-on-valid")
     rows.append_rows(tmp_path / "grid" / "runs.csv", [*made, chosen])
-    columns = ablation_table.DIFFERENCE_COLUMNS
+    columns = differences.COLUMNS
     line = "tiny,valid,cosine,plain,{},0+1,3191,{},-0.005,0.034,0.95"
     lines = [",".join(columns), line.format("accuracy", 0.015), line.format("macro_f1", 0.5)]
     (tmp_path / "grid" / "differences.csv").write_text("\n".join(lines) + "\n")
@@ -88,6 +88,18 @@ def test_an_ablation_has_a_line_for_each_variant_with_its_difference(tmp_path):
     assert table[7].startswith("Mean ± standard deviation")
     assert table[7].endswith("0.25 CPU hours a run; the first row's command:")
     assert table[8] == "`plain0`"
+    step = line.replace("cosine,plain", "wide,cosine").format("accuracy", 0.25)
+    wide = row(0, variant="wide", accuracy="0.9", cpu_hours="0.25", command="wide0")
+    rows.append_rows(tmp_path / "grid" / "runs.csv", [*made, chosen, wide])
+    (tmp_path / "grid" / "differences.csv").write_text("\n".join([*lines, step]) + "\n")
+    record.update_page(page)
+    table = page.read_text().splitlines()[2:]
+    assert table[6] == "| `wide` | 90.00 | - | - | - | - | 1 |"
+    assert table[8:11] == [
+        "| each step by itself | from | accuracy | mean-class | seeds |",
+        "|---|---|--:|--:|--:|",
+        "| `wide` | `cosine` | +25.00 [-0.50, +3.40] | - | 2 |",
+    ]
     for wrong, said in ((line.format("x", "none"), "could not convert"), ("a,b", "zip")):
         (tmp_path / "grid" / "differences.csv").write_text(f"{lines[0]}\n{wrong}\n")
         with pytest.raises(UserError, match=rf"differences\.csv cannot be read \({said}"):

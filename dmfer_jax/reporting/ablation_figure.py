@@ -6,9 +6,10 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from dmfer_jax.reporting import drawing
-from dmfer_jax.reporting.ablation_table import Difference, Findings
+from dmfer_jax.reporting.ablation_table import Findings
 from dmfer_jax.reporting.bootstrap import CONFIDENCE
 from dmfer_jax.reporting.cells import mean_cell
+from dmfer_jax.reporting.differences import Difference
 from dmfer_jax.reporting.rows import numbers
 
 
@@ -25,20 +26,21 @@ def draw_findings(folder: Path, findings: Findings) -> list[Path]:
     Returns:
       The paths; none where nothing can be compared yet.
     """
-    if not findings.differences:
+    differences = [one for one in findings.differences if one.against == findings.baseline]
+    if not differences:
         return []
-    names = list(dict.fromkeys(one.variant for one in findings.differences))
+    names = list(dict.fromkeys(one.variant for one in differences))
     splits = findings.splits
     width = max(6.5, 2.6 + 2.6 * len(splits))
     figure = drawing.new_figure(width, 1.9 + 0.42 * len(names), f"{findings.experiment}: accuracy")
     panels = figure.subplots(1, len(splits), sharex=True, sharey=True, squeeze=False)[0]
     for axes, split in zip(panels, splits, strict=True):
-        found = [one for one in findings.differences if one.split == split]
+        found = [one for one in differences if one.split == split]
         _draw_split(axes, names, found)
         axes.set_title(f"{split}\n{_describe_baseline(findings, split)}", loc="left", fontsize=9)
     panels[0].set_yticks(range(len(names)), names)
     panels[0].set_ylim(len(names) - 0.5, -0.5)
-    single = any(len(one.seeds) == 1 for one in findings.differences)
+    single = any(len(one.seeds) == 1 for one in differences)
     figure.supxlabel(
         f"minus {findings.baseline}, in points, with {100 * CONFIDENCE:g} % intervals over images "
         f"and seeds\nfilled: 0 is outside the interval{'; square: one seed' * single}",

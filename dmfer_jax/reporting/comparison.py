@@ -15,7 +15,6 @@ from rich.console import Console
 from dmfer_jax import files
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import ablation_table
-from dmfer_jax.reporting.ablation_table import Difference
 from dmfer_jax.reporting.bootstrap import CONFIDENCE
 from dmfer_jax.reporting.cells import (
     ONE_SEED,
@@ -25,6 +24,7 @@ from dmfer_jax.reporting.cells import (
     seeds_cell,
 )
 from dmfer_jax.reporting.console import number, print_table
+from dmfer_jax.reporting.differences import Difference, read_differences, write_differences
 from dmfer_jax.reporting.report import main_split
 from dmfer_jax.reporting.rows import COLUMNS, STRESS, numbers, read_rows
 
@@ -183,7 +183,7 @@ def write_comparison(folder: Path, found: Comparison) -> None:
     files.write_text(folder / ROWS, _as_csv(COLUMNS, found.rows))
     files.write_text(folder / "costs.csv", _as_csv(COST_COLUMNS, found.costs))
     experiment = found.rows[0]["experiment"]
-    ablation_table.write_differences(folder, experiment, found.baseline, found.differences)
+    write_differences(folder, experiment, found.differences)
 
 
 def read_comparison(folder: Path) -> Comparison:
@@ -193,8 +193,8 @@ def read_comparison(folder: Path) -> Comparison:
       UserError: a file cannot be read, or nothing was compared yet.
     """
     rows = read_rows(folder / ROWS)
-    baseline, differences = ablation_table.read_differences(folder / ablation_table.DIFFERENCES)
-    if not baseline:
+    differences = read_differences(folder)
+    if not differences:
         raise UserError(f"{folder}: no system has been compared with the baseline yet")
     path = folder / "costs.csv"
     try:
@@ -206,7 +206,7 @@ def read_comparison(folder: Path) -> Comparison:
             ]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read ({error}); expected what compare writes") from error
-    return Comparison(baseline, rows, costs, differences)
+    return Comparison(differences[0].against, rows, costs, differences)
 
 
 def _tables(found: Comparison) -> list[tuple[str, list[str], list[list[str]]]]:

@@ -11,20 +11,13 @@ page is that of a run.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import comparison
-from dmfer_jax.reporting.ablation_table import (
-    COMPARED,
-    DIFFERENCES,
-    SCORES,
-    Difference,
-    Row,
-    read_differences,
-)
-from dmfer_jax.reporting.bootstrap import CONFIDENCE
+from dmfer_jax.reporting.ablation_table import COMPARED, SCORES, Row
+from dmfer_jax.reporting.bootstrap import CONFIDENCE, Interval
 from dmfer_jax.reporting.cells import (
     ONE_SEED,
     difference_cell,
@@ -32,6 +25,7 @@ from dmfer_jax.reporting.cells import (
     mean_cell,
     seeds_cell,
 )
+from dmfer_jax.reporting.differences import Difference, read_differences
 from dmfer_jax.reporting.rows import STRESS, numbers, read_rows
 
 _BLOCK = re.compile(
@@ -86,7 +80,7 @@ def _render_runs(path: Path, name: str) -> str:
     if not any(row["epoch_rule"] == "last" for row in rows):
         raise UserError(f"{name}, which the page shows, has no rows of a last epoch")
     if path.is_dir():
-        return render_ablation(rows, *read_differences(path / DIFFERENCES))
+        return render_ablation(rows, read_differences(path))
     return render_table(rows)
 
 
@@ -112,14 +106,14 @@ def render_table(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, "", *(f"- {run}: {text}" for run, text in commands.items())])
 
 
-def render_ablation(rows: Sequence[Row], baseline: str, differences: Sequence[Difference]) -> str:
+def render_ablation(rows: Sequence[Row], differences: Sequence[Difference]) -> str:
     """Returns tables of an ablation's last epochs, one for each split, and what a reader must know.
 
     Args:
       rows: of `rows.read_rows`, in the order in which they are to stand.
-      baseline: the variant that the others are compared with.
-      differences: of `ablation_table.read_differences`.
+      differences: those from the baseline first.
     """
+    baseline = differences[0].against if differences else ""
     groups = list(_group_last(rows).values())
     last = [row for group in groups for row in group]
     scores = SCORES | {name: title for name, title in STRESS.items() if numbers(last, name)}
@@ -127,7 +121,8 @@ def render_ablation(rows: Sequence[Row], baseline: str, differences: Sequence[Di
     lines = []
     for split in dict.fromkeys(group[0]["split"] for group in groups):
         of_split = [group for group in groups if group[0]["split"] == split]
-        found = {one.variant: one for one in differences if one.split == split}
+        compared = [one for one in differences if one.split == split]
+        found = {one.variant: one for one in compared if one.against == baseline}
         cells = [_variant_cells(one, scores, found.get(one[0]["variant"])) for one in of_split]
         first = of_split[0][0]
         images = f"{int(first['images']):,} images"
@@ -135,6 +130,9 @@ def render_ablation(rows: Sequence[Row], baseline: str, differences: Sequence[Di
         which = f"epoch {first['epoch']}, the last" if len(epochs) == 1 else "the last epoch"
         lines.append(f"{_scored_on(first)}, {images}, {which}; percent:\n")
         lines += [*markdown_table(["variant", *columns, "seeds"], cells), ""]
+        if steps := [_step_cells(one) for one in compared if one.against != baseline]:
+            header = ["each step by itself", "from", *(SCORES[one] for one in COMPARED), "seeds"]
+            lines += [*markdown_table(header, steps, texts=2), ""]
     hours = mean_cell(numbers(last, "cpu_hours"), between="")
     notes = [
         "Mean ± standard deviation over the seeds",
@@ -150,13 +148,21 @@ def _variant_cells(
     of_variant: Sequence[Row], columns: Iterable[str], difference: Difference | None
 ) -> list[str]:
     scores = ([100 * value for value in numbers(of_variant, name)] for name in columns)
-    intervals = difference.intervals if difference else {}
     return [
         f"`{of_variant[0]['variant']}`",
         *(mean_cell(score, between=" ± ") for score in scores),
-        *(difference_cell(intervals[one]) if one in intervals else "-" for one in COMPARED),
+        *_interval_cells(difference.intervals if difference else {}),
         _seeds(len(of_variant), difference),
     ]
+
+
+def _step_cells(step: Difference) -> list[str]:
+    cells = _interval_cells(step.intervals)
+    return [f"`{step.variant}`", f"`{step.against}`", *cells, seeds_cell(len(step.seeds))]
+
+
+def _interval_cells(intervals: Mapping[str, Interval]) -> list[str]:
+    return [difference_cell(intervals[one]) if one in intervals else "-" for one in COMPARED]
 
 
 def _seeds(number: int, difference: Difference | None) -> str:

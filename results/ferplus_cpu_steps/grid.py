@@ -31,4 +31,13 @@ def get_grid() -> Grid:
             "majority_labels": {"data.train_protocol": "majority", **VOTES},
             "no_moving_average": {"optimizer.ema_decay": 0.0},
         },
+        {
+            "+64px": "+sgd",
+            "+half_width": "+64px",
+            "+squared_votes": "+half_width",
+            "no_erasing": "+squared_votes",
+            "cross_entropy_alone": "+squared_votes",
+            "majority_labels": "+half_width",
+            "no_moving_average": "+squared_votes",
+        },
     )

@@ -12,6 +12,7 @@ from rich.console import Console
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import ablation_figure, ablation_table, rows
 from dmfer_jax.reporting.ablation_table import Findings
+from dmfer_jax.reporting.differences import read_differences
 from tests.made_up import make_report, say_of_both
 
 VARIANTS = {"plain": {}, "+shallow": {"model.scales": "both"}, "squeeze_and_excitation": {}}
@@ -21,7 +22,7 @@ def rights(share: float, start: int) -> list[int]:
     return (np.random.default_rng(start).random(100) < share).astype(int).tolist()
 
 
-def find(runs: dict[tuple[str, str], list[int]]) -> Findings:
+def find(runs: dict[tuple[str, str], list[int]], steps: dict[str, str] | None = None) -> Findings:
     """Returns the findings of {(variant, seed): which images are right}."""
     made = []
     for (variant, seed), right in runs.items():
@@ -30,7 +31,7 @@ def find(runs: dict[tuple[str, str], list[int]]) -> Findings:
         made += rows.rows_of_report(report, variant=variant, **common)
     said = {run: say_of_both(right) for run, right in runs.items()}
     return ablation_table.find(
-        "tiny-parts", "plain", VARIANTS, made, lambda variant, seed: said[variant, seed]
+        "tiny-parts", "plain", VARIANTS, made, lambda variant, seed: said[variant, seed], steps
     )
 
 
@@ -96,7 +97,7 @@ def test_reader_is_told_what_the_numbers_are_worth(findings):
 
 
 def test_runs_of_other_images_are_not_compared():
-    with pytest.raises(UserError, match=r"'\+shallow' and of the baseline .* other images"):
+    with pytest.raises(UserError, match=r"'\+shallow' and of 'plain' .* other images"):
         find({("plain", "0"): [1, 0, 1], ("+shallow", "0"): [1, 0]})
 
 
@@ -112,6 +113,30 @@ def test_written_are_a_table_and_a_file_of_differences(findings, tmp_path):
     first = findings.differences[0]
     assert written[0]["seeds"] == "0+1"
     assert float(written[0]["low"]) == pytest.approx(first.intervals["accuracy"].low, abs=1e-6)
+
+
+def test_a_step_is_compared_with_the_variant_before_too(findings, tmp_path):
+    stepped = find(RUNS, {"squeeze_and_excitation": "+shallow", "+shallow": "plain"})
+    (of_valid, of_test) = [one for one in stepped.differences if one.against != "plain"]
+    assert (of_valid.variant, of_valid.seeds, of_test.split) == (
+        "squeeze_and_excitation",
+        ("1",),
+        "test",
+    )
+    expected = np.mean(RUNS["squeeze_and_excitation", "1"]) - np.mean(RUNS["+shallow", "1"])
+    assert of_valid.intervals["accuracy"].value == pytest.approx(expected)
+    assert [one for one in stepped.differences if one.against == "plain"] == findings.differences
+    text = " ".join(printed(stepped).split())
+    assert "valid, last epoch, each step by itself, points step seeds accuracy" in text
+    assert "6 intervals on each split" in text
+    ablation_table.write_findings(tmp_path, stepped)
+    assert "| `squeeze_and_excitation - +shallow` | 1* |" in (tmp_path / "table.md").read_text()
+    kept = ablation_table.keep_known(find({("plain", "0"): [1, 0]}), read_differences(tmp_path))
+    assert [(one.variant, one.against) for one in kept.differences[:3]] == [
+        ("+shallow", "plain"),
+        ("squeeze_and_excitation", "plain"),
+        ("squeeze_and_excitation", "+shallow"),
+    ]
 
 
 def test_figure_is_drawn_for_screen_and_print(findings, tmp_path):
