@@ -167,7 +167,7 @@ def find_states(ablation: Ablation) -> dict[str, str]:
         _check_same(run, digests)
         if (run.workdir / "report.json").is_file():
             expected = {_told(row) for row in _rows_of(ablation, run)}
-            left = _is_to_be_harmed(ablation, run) or not expected <= told
+            left = _lacks_stress(ablation, run) or not expected <= told
             states[run.name] = "trained" if left else "done"
         elif digests:
             states[run.name] = "done"  # whose folder was removed
@@ -205,7 +205,7 @@ def run_all(
             overrides = reproduce.override_flags(ablation.config_path, run.config)
             config = f"--config={ablation.config_path}"
             commands.append([*python, "dmfer_jax.train", config, *overrides, workdir])
-        if ablation.stress and (trains or _is_to_be_harmed(ablation, run)):
+        if ablation.stress and (trains or _lacks_stress(ablation, run)):
             commands.append([*python, "dmfer_jax.evaluate", "--stress", workdir])
         return run_queue.QueuedRun(run.name, run.workdir, commands)
 
@@ -242,8 +242,8 @@ def _read_report(run: PlannedRun) -> dict[str, Any]:
     return report
 
 
-def _is_to_be_harmed(ablation: Ablation, run: PlannedRun) -> bool:
-    """Whether a run that has its report is yet to be scored under harm, and can be."""
+def _lacks_stress(ablation: Ablation, run: PlannedRun) -> bool:
+    """Whether a run that has its report is to be scored under harm, is not, and can be."""
     kept = (run.workdir / "checkpoints").is_dir()
     return ablation.stress and kept and not _read_report(run)["checkpoints"]["last"].get("stress")
 
