@@ -166,8 +166,8 @@ def find_states(ablation: Ablation) -> dict[str, str]:
         }
         _check_same(run, digests)
         if (run.workdir / "report.json").is_file():
-            expected = {_told(row) for row in _rows_of(ablation, run)}
-            left = _lacks_stress(ablation, run) or not expected <= told
+            made = _rows_of(ablation, run)
+            left = _lacks_stress(ablation, run, made) or not {_told(row) for row in made} <= told
             states[run.name] = "trained" if left else "done"
         elif digests:
             states[run.name] = "done"  # whose folder was removed
@@ -205,7 +205,7 @@ def run_all(
             overrides = reproduce.override_flags(ablation.config_path, run.config)
             config = f"--config={ablation.config_path}"
             commands.append([*python, "dmfer_jax.train", config, *overrides, workdir])
-        if ablation.stress and (trains or _lacks_stress(ablation, run)):
+        if ablation.stress and (trains or _lacks_stress(ablation, run, _rows_of(ablation, run))):
             commands.append([*python, "dmfer_jax.evaluate", "--stress", workdir])
         return run_queue.QueuedRun(run.name, run.workdir, commands)
 
@@ -218,9 +218,10 @@ def run_all(
 
 
 def _rows_of(ablation: Ablation, run: PlannedRun) -> list[dict[str, str]]:
-    """The rows of a run that has its report."""
+    """The rows of a run that has its report, with what it scored under harm."""
     path = run.workdir / "report.json"
-    report = _read_report(run)
+    report = read_report(path)
+    add_stress(report, run.workdir / "evaluation")
     if differences := run_folder.find_unlike(report["config"], run.config):
         raise UserError(
             f"{path} is of a run of another config: {'; '.join(differences)}. Move "
@@ -235,17 +236,10 @@ def _rows_of(ablation: Ablation, run: PlannedRun) -> list[dict[str, str]]:
     )
 
 
-def _read_report(run: PlannedRun) -> dict[str, Any]:
-    """The report of a run, with what its last epoch scored under harm."""
-    report = read_report(run.workdir / "report.json")
-    add_stress(report, run.workdir / "evaluation")
-    return report
-
-
-def _lacks_stress(ablation: Ablation, run: PlannedRun) -> bool:
-    """Whether a run that has its report is to be scored under harm, is not, and can be."""
+def _lacks_stress(ablation: Ablation, run: PlannedRun, made: Sequence[Mapping[str, str]]) -> bool:
+    """Whether a run of these rows is to be scored under harm, is not, and can be."""
     kept = (run.workdir / "checkpoints").is_dir()
-    return ablation.stress and kept and not _read_report(run)["checkpoints"]["last"].get("stress")
+    return ablation.stress and kept and not any(row["stress_accuracy"] for row in made)
 
 
 def _told(row: Mapping[str, str]) -> tuple[str, ...]:

@@ -17,13 +17,16 @@ from dmfer_jax.errors import UserError
 from dmfer_jax.reporting.bootstrap import CONFIDENCE, compare
 from dmfer_jax.reporting.cells import (
     ONE_SEED,
-    difference_cell,
     markdown_table,
     mean_cell,
-    seeds_cell,
 )
 from dmfer_jax.reporting.console import print_table
-from dmfer_jax.reporting.differences import Difference, write_differences
+from dmfer_jax.reporting.differences import (
+    COMPARED,
+    Difference,
+    difference_row,
+    write_differences,
+)
 from dmfer_jax.reporting.predictions import Predictions
 from dmfer_jax.reporting.rows import STRESS, numbers
 
@@ -179,9 +182,6 @@ def _check_same_images(
     return first.labels
 
 
-COMPARED = ("accuracy", "mean_class_accuracy")
-"""The scores whose differences a table has; `differences.csv` has those of all."""
-
 SCORES = {"accuracy": "accuracy", "mean_class_accuracy": "mean-class", "macro_f1": "macro-F1"}
 
 
@@ -198,14 +198,15 @@ def _tables(findings: Findings, split: str) -> list[tuple[str, Sequence[str], li
         if numbers(rows, "stress_accuracy"):
             tables.append((f"{title}, percent", *_score_cells(findings, rows, STRESS)))
     found = [one for one in findings.differences if one.split == split]
-    metrics = [SCORES[metric] for metric in COMPARED]
-    if cells := _difference_cells([one for one in found if one.against == findings.baseline]):
+    if from_baseline := [one for one in found if one.against == findings.baseline]:
         title = f"{split}, last epoch, minus {findings.baseline}, points"
-        tables.append((title, ["variant", "seeds", *metrics], cells))
+        header = ["variant", "seeds", *COMPARED.values()]
+        tables.append((title, header, [difference_row(one) for one in from_baseline]))
     if steps := [one for one in found if one.against != findings.baseline]:
         named = [one._replace(variant=f"{one.variant} - {one.against}") for one in steps]
         title = f"{split}, last epoch, each step by itself, points"
-        tables.append((title, ["step", "seeds", *metrics], _difference_cells(named)))
+        header = ["step", "seeds", *COMPARED.values()]
+        tables.append((title, header, [difference_row(one) for one in named]))
     return tables
 
 
@@ -220,14 +221,6 @@ def _score_cells(
             values = ([100 * value for value in numbers(of_variant, one)] for one in columns)
             cells.append([name, f"{len(of_variant)}", *map(mean_cell, values)])
     return ["variant", "seeds", *columns.values()], cells
-
-
-def _difference_cells(found: Sequence[Difference]) -> list[Sequence[str]]:
-    return [
-        [one.variant, seeds_cell(len(one.seeds))]
-        + [difference_cell(one.intervals[metric]) for metric in COMPARED]
-        for one in found
-    ]
 
 
 _RULES = {"last": "last epoch"}

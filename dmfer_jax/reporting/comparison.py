@@ -18,13 +18,17 @@ from dmfer_jax.reporting import ablation_table
 from dmfer_jax.reporting.bootstrap import CONFIDENCE
 from dmfer_jax.reporting.cells import (
     ONE_SEED,
-    difference_cell,
     markdown_table,
     mean_cell,
-    seeds_cell,
 )
 from dmfer_jax.reporting.console import number, print_table
-from dmfer_jax.reporting.differences import Difference, read_differences, write_differences
+from dmfer_jax.reporting.differences import (
+    COMPARED,
+    Difference,
+    difference_row,
+    read_differences,
+    write_differences,
+)
 from dmfer_jax.reporting.report import main_split
 from dmfer_jax.reporting.rows import COLUMNS, STRESS, numbers, read_rows
 
@@ -246,13 +250,8 @@ def _score_cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def _difference_cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
-    names = {"accuracy": "accuracy", "mean_class_accuracy": "mean-class"}
-    cells = []
-    for one in found.differences:
-        if one.split == found.split:
-            shown = [difference_cell(one.intervals[key]) for key in names]
-            cells.append([one.variant, seeds_cell(len(one.seeds)), *shown])
-    return ["system", "seeds", *names.values()], cells
+    cells = [difference_row(one) for one in found.differences if one.split == found.split]
+    return ["system", "seeds", *COMPARED.values()], cells
 
 
 def _further_cells(found: Comparison) -> tuple[list[str], list[list[str]]]:

@@ -1,13 +1,14 @@
 """Differences between variants or systems, with their intervals, and the file that keeps them."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dmfer_jax import files
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting.bootstrap import CONFIDENCE, Interval
+from dmfer_jax.reporting.cells import difference_cell, seeds_cell
 
 DIFFERENCES = "differences.csv"
 """In the folder of an ablation or a comparison, its differences."""
@@ -46,6 +47,20 @@ class Difference(NamedTuple):
     seeds: tuple[str, ...]
     images: int
     intervals: dict[str, Interval]
+
+
+COMPARED = {"accuracy": "accuracy", "mean_class_accuracy": "mean-class"}
+"""The scores whose differences a table has, and what it calls them; the file has those of all."""
+
+
+def difference_row(one: Difference) -> list[str]:
+    """Returns the cells of a difference: variant, seeds, and an interval for each of `COMPARED`."""
+    return [one.variant, seeds_cell(len(one.seeds)), *interval_cells(one.intervals)]
+
+
+def interval_cells(intervals: Mapping[str, Interval]) -> list[str]:
+    """Returns the interval of each of `COMPARED`; "-" where there is none."""
+    return [difference_cell(intervals[one]) if one in intervals else "-" for one in COMPARED]
 
 
 def read_differences(folder: Path) -> list[Difference]:

@@ -11,21 +11,25 @@ page is that of a run.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import comparison
-from dmfer_jax.reporting.ablation_table import COMPARED, SCORES, Row
-from dmfer_jax.reporting.bootstrap import CONFIDENCE, Interval
+from dmfer_jax.reporting.ablation_table import SCORES, Row
+from dmfer_jax.reporting.bootstrap import CONFIDENCE
 from dmfer_jax.reporting.cells import (
     ONE_SEED,
-    difference_cell,
     markdown_table,
     mean_cell,
     seeds_cell,
 )
-from dmfer_jax.reporting.differences import Difference, read_differences
+from dmfer_jax.reporting.differences import (
+    COMPARED,
+    Difference,
+    interval_cells,
+    read_differences,
+)
 from dmfer_jax.reporting.rows import STRESS, numbers, read_rows
 
 _BLOCK = re.compile(
@@ -117,7 +121,7 @@ def render_ablation(rows: Sequence[Row], differences: Sequence[Difference]) -> s
     groups = list(_group_last(rows).values())
     last = [row for group in groups for row in group]
     scores = SCORES | {name: title for name, title in STRESS.items() if numbers(last, name)}
-    columns = [*scores.values(), *(f"{SCORES[metric]} - `{baseline}`" for metric in COMPARED)]
+    columns = [*scores.values(), *(f"{title} - `{baseline}`" for title in COMPARED.values())]
     lines = []
     for split in dict.fromkeys(group[0]["split"] for group in groups):
         of_split = [group for group in groups if group[0]["split"] == split]
@@ -131,7 +135,7 @@ def render_ablation(rows: Sequence[Row], differences: Sequence[Difference]) -> s
         lines.append(f"{_scored_on(first)}, {images}, {which}; percent:\n")
         lines += [*markdown_table(["variant", *columns, "seeds"], cells), ""]
         if steps := [_step_cells(one) for one in compared if one.against != baseline]:
-            header = ["each step by itself", "from", *(SCORES[one] for one in COMPARED), "seeds"]
+            header = ["each step by itself", "from", *COMPARED.values(), "seeds"]
             lines += [*markdown_table(header, steps, texts=2), ""]
     hours = mean_cell(numbers(last, "cpu_hours"), between="")
     notes = [
@@ -151,18 +155,14 @@ def _variant_cells(
     return [
         f"`{of_variant[0]['variant']}`",
         *(mean_cell(score, between=" ± ") for score in scores),
-        *_interval_cells(difference.intervals if difference else {}),
+        *interval_cells(difference.intervals if difference else {}),
         _seeds(len(of_variant), difference),
     ]
 
 
 def _step_cells(step: Difference) -> list[str]:
-    cells = _interval_cells(step.intervals)
+    cells = interval_cells(step.intervals)
     return [f"`{step.variant}`", f"`{step.against}`", *cells, seeds_cell(len(step.seeds))]
-
-
-def _interval_cells(intervals: Mapping[str, Interval]) -> list[str]:
-    return [difference_cell(intervals[one]) if one in intervals else "-" for one in COMPARED]
 
 
 def _seeds(number: int, difference: Difference | None) -> str:
