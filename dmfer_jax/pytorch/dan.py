@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 
 from dmfer_jax.pytorch import losses
-from dmfer_jax.pytorch.model import mean_of_halves
+from dmfer_jax.pytorch.mirror import MirrorAverage
 from dmfer_jax.pytorch.resnet import make_config_backbone
 
 HEADS = 4
@@ -63,7 +63,7 @@ class DanNetwork(nn.Module):
         self.backbone = make_config_backbone(config)
         channels = self.backbone.stage_channels[-1]
         self.heads = nn.ModuleList(CrossAttentionHead(channels) for _ in range(HEADS))
-        self.flip_average = config.model.flip_average
+        self.mirror = MirrorAverage(config.model.flip_average)
         self.dropout = nn.Dropout(config.model.dropout)
         self.head = nn.Linear(channels, num_classes)
         self.norm = nn.BatchNorm1d(num_classes)
@@ -72,13 +72,9 @@ class DanNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> DanOutputs:
         """Returns logits and what the losses need of images `[n, channels, h, w]`, normalised."""
-        pairs = self.flip_average and not self.training
-        if pairs:
-            images = torch.cat([images, images.flip(3)])
-        x = self.backbone(images)[-1]  # [n, c, t, t]
+        x = self.backbone(self.mirror.lay_out(images))[-1]  # [n, c, t, t]
         heads = torch.stack([head(x) for head in self.heads], 1).log_softmax(1)  # [n, HEADS, c]
-        fused = mean_of_halves(heads.sum(1)) if pairs else heads.sum(1)
-        logits = self.norm(self.head(self.dropout(fused)))
+        logits = self.norm(self.head(self.dropout(self.mirror.mean(heads.sum(1)))))
         return DanOutputs(logits, x.mean((2, 3)), heads, self.affinity_centers)
 
 

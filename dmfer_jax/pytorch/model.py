@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dmfer_jax.loss_options import network_options
 from dmfer_jax.pytorch import limits
 from dmfer_jax.pytorch.channel_attention import ChannelSelfAttention, SqueezeExcite
+from dmfer_jax.pytorch.mirror import MirrorAverage
 from dmfer_jax.pytorch.resnet import Backbone, ConvNorm, make_backbone
 
 
@@ -117,7 +118,7 @@ class Dmfer(nn.Module):
         if attentive:
             side = _side_of_features(self.backbone, channels, image_size)
             self.attentive = AttentionNetwork(embedding, side)
-        self.flip_average = flip_average
+        self.mirror = MirrorAverage(flip_average)
         self.dropout = nn.Dropout(dropout)
         self.head = make_head(embedding, num_classes, cosine_scale)
         centers = nn.Parameter(torch.randn(num_classes, embedding)) if learned_centers else None
@@ -125,16 +126,11 @@ class Dmfer(nn.Module):
 
     def forward(self, images: Tensor) -> Outputs:
         """Returns logits and embedding of images `[n, channels, h, w]`, normalised float."""
-        pairs = self.flip_average and not self.training
-        if pairs:
-            images = torch.cat([images, images.flip(3)])
+        images = self.mirror.lay_out(images)
         x = self.two_scale(self.backbone(images))  # [n, C or 2C, t, t]
         x = self.compress(self.attention(x))
-        embedding = x.mean((2, 3))  # [n, C]
-        attention = None if self.attentive is None else self.attentive(x)
-        if pairs:
-            embedding = mean_of_halves(embedding)
-            attention = None if attention is None else mean_of_halves(attention)
+        embedding = self.mirror.mean(x.mean((2, 3)))  # [n, C]
+        attention = None if self.attentive is None else self.mirror.mean(self.attentive(x))
         return Outputs(self.head(self.dropout(embedding)), embedding, self.centers, attention)
 
 
@@ -149,12 +145,6 @@ def make_head(inputs: int, classes: int, cosine_scale: float | None) -> nn.Linea
     if cosine_scale is None:
         return nn.Linear(inputs, classes)
     return CosineHead(inputs, classes, cosine_scale)
-
-
-def mean_of_halves(rows: Tensor) -> Tensor:
-    """Returns `[n, c]` of `[2n, c]`: the means of images and of their mirror images behind them."""
-    first, second = rows.chunk(2)
-    return (first + second) / 2
 
 
 class TwoScaleFeatures(nn.Module):

@@ -5,7 +5,8 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 
-from dmfer_jax.pytorch.model import Outputs, mean_of_halves
+from dmfer_jax.pytorch.mirror import MirrorAverage
+from dmfer_jax.pytorch.model import Outputs
 from dmfer_jax.pytorch.resnet import make_config_backbone
 
 
@@ -22,17 +23,13 @@ class PlainNetwork(nn.Module):
     def __init__(self, config: ConfigDict, num_classes: int) -> None:
         super().__init__()
         self.backbone = make_config_backbone(config)
-        self.flip_average = config.model.flip_average
+        self.mirror = MirrorAverage(config.model.flip_average)
         self.dropout = nn.Dropout(config.model.dropout)
         self.head = nn.Linear(self.backbone.stage_channels[-1], num_classes)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Outputs:
         """Returns logits and embedding of images `[n, channels, h, w]`, normalised float."""
-        pairs = self.flip_average and not self.training
-        if pairs:
-            images = torch.cat([images, images.flip(3)])
-        embedding = self.backbone(images)[-1].mean((2, 3))  # [n, c]
-        if pairs:
-            embedding = mean_of_halves(embedding)
+        images = self.mirror.lay_out(images)
+        embedding = self.mirror.mean(self.backbone(images)[-1].mean((2, 3)))  # [n, c]
         return Outputs(self.head(self.dropout(embedding)), embedding, None)
