@@ -36,14 +36,22 @@ gc.set_threshold(200_000, 50, 100)
 # For the commands that tests start: what is set in the environment, here and below, they find set.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
+# XLA ends the process where one device waits a minute for another, which happens beside other work.
+PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=600"
 # The older code generator of XLA compiles in half the time; the newest JAX has it no more, and ends
 # the process when it is asked for.
 OLDER_GENERATOR = "--xla_cpu_use_fusion_emitters=false"
-if "XLA_FLAGS" not in os.environ:
-    asked = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": OLDER_GENERATOR}
+
+
+def _known(flags: str) -> bool:
+    asked = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     tried = [sys.executable, "-c", "import jax; jax.devices()"]
-    known = subprocess.run(tried, env=asked, capture_output=True, check=False).returncode == 0
-    os.environ["XLA_FLAGS"] = OLDER_GENERATOR if known else ""
+    return subprocess.run(tried, env=asked, capture_output=True, check=False).returncode == 0
+
+
+if "XLA_FLAGS" not in os.environ:
+    wished = (f"{PATIENT} {OLDER_GENERATOR}", PATIENT)
+    os.environ["XLA_FLAGS"] = next(filter(_known, wished), "")
 
 # Files that take longest, to be begun first, so that no process is left with one at the end. The
 # first of them trains the run `finished`; the next two do not wait for it.
