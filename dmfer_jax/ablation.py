@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from dmfer_jax import grids, reproduce, run_folder, run_queue
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import rows
-from dmfer_jax.reporting.report import add_stress, read_report
+from dmfer_jax.reporting.report import read_run_report
 
 ROWS = "runs.csv"
 """In the folder of an ablation, the rows of its finished runs."""
@@ -219,10 +219,9 @@ def run_all(
 
 def _rows_of(ablation: Ablation, run: PlannedRun) -> list[dict[str, str]]:
     """The rows of a run that has its report, with what it scored under harm."""
-    path = run.workdir / "report.json"
-    report = read_report(path)
-    add_stress(report, run.workdir / "evaluation")
+    report = read_run_report(run.workdir)
     if differences := run_folder.find_unlike(report["config"], run.config):
+        path = run.workdir / "report.json"
         raise UserError(
             f"{path} is of a run of another config: {'; '.join(differences)}. Move "
             f"{run.workdir} away to run it anew, or give another --out."

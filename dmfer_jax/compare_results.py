@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from dmfer_jax import compared_run, predicted, reproduce
 from dmfer_jax.building import ensure_built
@@ -32,7 +31,7 @@ def find(plan: Plan) -> comparison.Comparison | None:
     found, costs = [], []
     for system, seed in done:
         workdir = plan.run_dir(system, seed)
-        report = _read_report(workdir)
+        report = reports.read_run_report(workdir)
         config = compared_run.config_of(plan.config, system, seed)
         found += rows.rows_of_report(
             report,
@@ -78,17 +77,3 @@ def score_predictions(plan: Plan, name: str, like: Mapping[str, str]) -> dict[st
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     return comparison.list_predicted_row(name, summary, like)
-
-
-def _read_report(workdir: Path) -> dict[str, Any]:
-    """The report of a run, with what else its last epoch was scored on."""
-    report = reports.read_report(workdir / "report.json")
-    for name in compared_run.EVALUATIONS:
-        path = compared_run.evaluation_path(workdir, name)
-        if path.is_file():
-            last, found = (
-                one["checkpoints"]["last"] for one in (report, reports.read_report(path))
-            )
-            last["splits"] |= {k: v for k, v in found["splits"].items() if "list" in v}
-            last["stress"] = last.get("stress", {}) | found.get("stress", {})
-    return report

@@ -5,7 +5,7 @@
   python -m dmfer_jax.record --page=README.md
 
 Each row names the command, the commit, the time and the machine; of a run's folder also what
-`evaluate --stress` found there. A row of the same run, seed and split is replaced.
+`evaluate --lists` and `--stress` found there. A row of the same run, seed and split is replaced.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from dmfer_jax import command, files, reproduce, run_folder
 from dmfer_jax.config import find_config, validate
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import result_tables, rows
-from dmfer_jax.reporting.report import add_stress, read_report
+from dmfer_jax.reporting.report import read_report, read_run_report
 
 
 def add_report(report_path: Path, config_path: str, variant: str, out: Path) -> int:
@@ -38,11 +38,8 @@ def add_report(report_path: Path, config_path: str, variant: str, out: Path) -> 
       UserError: the report or the config cannot be read, what is in the CSV are no rows, or rows
         of another config have this name.
     """
-    if report_path.is_dir():
-        report = read_report(report_path / "report.json")
-        add_stress(report, report_path / "evaluation")
-    else:
-        report = read_report(report_path)
+    read = read_run_report if report_path.is_dir() else read_report
+    report = read(report_path)
     if system := report.get("system"):
         raise UserError(
             f"{report_path} is of {system}, which train does not train; its rows are in the "

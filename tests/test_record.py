@@ -196,6 +196,23 @@ def test_a_row_has_what_a_later_evaluation_found_under_harm(tmp_path, finished):
     assert float(found["test", "last"]["hours"]) >= 0
 
 
+def test_an_occlusion_list_that_was_scored_later_has_a_row(tmp_path, finished):
+    workdir, report = finished
+    last = report["checkpoints"]["last"]
+    scored = {"occlusion": last["splits"]["test"] | {"accuracy": 0.5, "list": {"found": 8}}}
+    scored["test"] = last["splits"]["test"] | {"accuracy": 0.25}  # the report's own stands
+    run = shutil.copytree(workdir, tmp_path / "run")
+    evaluated = {"checkpoints": {"last": last | {"splits": scored}}}
+    write_report(run / "evaluation" / "last_test_lists.json", evaluated)
+    out = tmp_path / "runs.csv"
+    record.add_report(run, "configs/synthetic.py", "", out)
+    found = {row["split"]: row for row in rows.read_rows(out) if row["epoch_rule"] == "last"}
+    assert found["occlusion"]["accuracy"] == "0.500000"
+    assert float(found["test"]["accuracy"]) == pytest.approx(
+        last["splits"]["test"]["accuracy"], abs=1e-6
+    )
+
+
 def test_a_report_whose_config_is_none_of_this_release_adds_no_rows(tmp_path):
     report = read_report(ROOT / "results" / "synthetic_seed0.json")
     path, out = tmp_path / "report.json", tmp_path / "runs.csv"

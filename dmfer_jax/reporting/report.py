@@ -86,18 +86,27 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
     return report
 
 
-def add_stress(report: dict[str, Any], evaluations: Path) -> None:
-    """Adds to a run's report what later evaluations of its checkpoints under harm have found.
+def read_run_report(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads the report of a run with what its checkpoints were scored on since: lists, and harm.
 
     Args:
-      report: of the run, as described above; changed.
-      evaluations: the folder of the reports that `dmfer_jax.evaluate` wrote.
+      workdir: of the run; the reports that `dmfer_jax.evaluate` wrote are in its `evaluation/`.
+
+    Returns:
+      The report, as described above.
+
+    Raises:
+      UserError: a report is missing or damaged.
     """
-    for path in sorted(evaluations.glob("*.json")):
+    report = read_report(Path(workdir) / "report.json")
+    for path in sorted((Path(workdir) / "evaluation").glob("*.json")):
         for evaluated in read_report(path)["checkpoints"].values():
+            lists = {name: one for name, one in evaluated["splits"].items() if "list" in one}
             for checkpoint in report["checkpoints"].values():
-                if checkpoint["step"] == evaluated["step"] and "stress" in evaluated:
-                    checkpoint.setdefault("stress", {}).update(evaluated["stress"])
+                if checkpoint["step"] == evaluated["step"]:
+                    checkpoint["splits"].update(lists)
+                    checkpoint.setdefault("stress", {}).update(evaluated.get("stress", {}))
+    return report
 
 
 def json_line(report: Mapping[str, Any]) -> str:
