@@ -85,15 +85,15 @@ def prepare(
         return folder
     with _opened(dataset, source) as files:
         found = _survey(builder_class, files, variant, options, console)
-        _stop_on_differences(found, allow_mismatch, console)
+        _stop_on_differences(source, found, allow_mismatch, console)
         with builds.readable_build(place / found.variant):
             builder = builder_class.from_survey(files, found, place.parent)
             is_there = Path(builder.data_dir).exists()
         if is_there:
-            builds.check_same(Path(builder.data_dir), found)
+            builds.check_same(Path(builder.data_dir), found, builder.images_digest())
         folder = _build(builder, console)
         if not is_there and not builder.has_built:
-            builds.check_same(folder, found)
+            builds.check_same(folder, found, builder.images_digest())
         return folder
 
 
@@ -125,7 +125,7 @@ def dry_run(
         return
     with _opened(dataset, source) as files:
         found = _survey(builder_class, files, variant, options, console)
-        _stop_on_differences(found, allow_mismatch, console)
+        _stop_on_differences(source, found, allow_mismatch, console)
     console.print("Nothing was built (--dry_run).")
 
 
@@ -198,7 +198,7 @@ def _opened(dataset: str, source: str) -> Any:
 
     if not source:
         raise UserError(
-            f"{dataset} has no records yet, and no source to build them from was given. Give the "
+            f"no source of {dataset} was given, and there are no records to take instead. Give the "
             "file or folder as downloaded: --config.data.source=path to train, --source=path to "
             f"other commands; see docs/datasets/{dataset.partition('/')[0]}.md"
         )
@@ -249,8 +249,8 @@ def _print_protocols(
     return counts
 
 
-def _stop_on_differences(found: Any, allow_mismatch: bool, console: Console) -> None:
-    differs = [*found.problems, *found.mismatches()]
+def _stop_on_differences(source: str, found: Any, allow_mismatch: bool, console: Console) -> None:
+    differs = found.differs()
     if not differs:
         return
     shown = "\n  ".join(differs[:_SHOWN_DIFFERENCES])
@@ -258,7 +258,7 @@ def _stop_on_differences(found: Any, allow_mismatch: bool, console: Console) -> 
         shown += f"\n  ... ({len(differs):,} in all)"
     if not allow_mismatch:
         raise UserError(
-            f"the source is not what is published:\n  {shown}\nMend it, or build what is there "
+            f"{source} is not what is published:\n  {shown}\nMend it, or build what is there "
             "by `python -m dmfer_jax.prepare` with --allow_mismatch; scores on it are then not "
             "comparable with published ones."
         )

@@ -7,6 +7,11 @@ from pathlib import Path
 
 from dmfer_jax.errors import UserError
 
+_LEFT_BY_SYSTEMS = (
+    *("__macosx", "thumbs.db", "desktop.ini", "icon\r", "@eadir"),
+    *("lost+found", "$recycle.bin", "system volume information"),
+)
+
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a text in UTF-8; the file is whole or not there, as of `write_atomically`."""
@@ -57,6 +62,6 @@ def partial_of(path: Path) -> Path:
     return path.with_name(f".{path.stem[:32]}.{os.getpid()}.partial{path.suffix}")
 
 
-def is_partial(path: Path) -> bool:
-    """Returns whether a file is one that `partial_of` named; a killed process leaves it."""
-    return path.name.startswith(".") and ".partial" in path.suffixes[-2:]
+def is_of_a_system(name: str) -> bool:
+    """Returns whether a file or folder is hidden, or one that systems leave in all folders."""
+    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS

@@ -23,7 +23,7 @@ class Listed:
     Attributes:
       photos: paths, in the order of the arguments, a folder's sorted by name.
       videos: likewise.
-      passed_over: {suffix: how many} of files in folders that are neither.
+      passed_over: {suffix: how many} of files in folders that are neither, or hidden.
       unreadable: folders that cannot be listed, and why.
     """
 
@@ -38,7 +38,7 @@ def list_photos(names: Iterable[str], drawn_to: str = "") -> Listed:
 
     A file that is named itself is taken for a photo whatever it is called, unless its suffix is
     that of a video. Folders are gone through with all that lie in them; one that a link leads back
-    to is not gone through twice. What `predict` draws, or left half-made, is no photo.
+    to is not gone through twice. What is hidden, or `predict` draws or left half-made, is no photo.
 
     Args:
       names: of files and folders.
@@ -56,7 +56,7 @@ def list_photos(names: Iterable[str], drawn_to: str = "") -> Listed:
             _take(path, listed, taken)
             continue
         for found in _walk(path, listed, folders, drawn_to):
-            kind = ".partial" if files.is_partial(found) else found.suffix.lower()
+            kind = "hidden" if files.is_of_a_system(found.name) else found.suffix.lower()
             if kind in SUFFIXES | video.SUFFIXES:
                 _take(found, listed, taken)
             else:
@@ -90,5 +90,5 @@ def _walk(
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not files.is_of_a_system(name))
         yield from (Path(here, name) for name in sorted(names))

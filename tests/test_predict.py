@@ -17,7 +17,6 @@ import dmfer_jax
 from dmfer_jax import predict
 from dmfer_jax.errors import UserError
 from dmfer_jax.expression_model import ExpressionModel
-from dmfer_jax.photo_files import list_photos
 from dmfer_jax.video import read_frames
 from tests.test_expression_model import ASTRONAUT, NAMES, make_model
 from tests.test_package import run as run_python
@@ -165,7 +164,7 @@ def test_what_was_drawn_or_left_half_made_is_no_photo(run, folder):
     (lines,) = printed  # the same both times
     assert len(lines.splitlines()) == 6
     _, _, said = run(folder, draw=str(folder / "drawn"))
-    assert "1 .partial" in said
+    assert "1 hidden" in said
     assert "1 folder that is drawn to" in said
 
 
@@ -302,15 +301,6 @@ def test_pipe_that_is_named_as_a_video_is_not_waited_for(run, tmp_path):
     status, printed, _ = run(tmp_path)
     assert status == 1
     assert "camera.mp4 is no regular file; expected a video" in printed
-
-
-def test_a_folder_that_a_link_leads_back_to_is_gone_through_once(folder):
-    (folder / "sub" / "loop").symlink_to(folder)
-    (folder / "again").symlink_to(folder / "sub")
-    found = list_photos([str(folder), str(folder / "a.jpg")])
-    names = [path.name for path in found.photos]
-    assert sorted(names) == ["a.jpg", "none.gif", "text.jpg", "two.png", "zero.jpg"]
-    assert found.passed_over == {".txt": 1}
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")

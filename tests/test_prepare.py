@@ -20,8 +20,8 @@ from dmfer_jax.errors import UserError
 from dmfer_jax.evaluate import evaluate
 from dmfer_jax.labels import EXPRESSION_NAMES
 from tests.conftest import make_tiny_config, save_random_run
-from tests.data_builders import ferplus_files, rafdb_files
-from tests.data_builders.folder_files import write, write_classes
+from tests.data_builders import affectnet_files, ferplus_files, rafdb_files
+from tests.data_builders.folder_files import image_bytes, write, write_classes
 from tests.data_builders.packing import write_folder
 
 RAFDB_NAMES = [name for name in EXPRESSION_NAMES if name != "contempt"]
@@ -139,6 +139,24 @@ def test_records_of_another_source_are_not_taken_for_those_of_this_one(faces, tm
     write(faces, *(f"sad/more{i}.png" for i in range(9)))
     with pytest.raises(UserError, match=r"was built from something else.*--data_dir"):
         prepare("folder/mine", str(faces), data_dir)
+
+
+def test_images_that_were_replaced_under_their_names_are_noticed(faces, tmp_path):
+    data_dir = str(tmp_path / "data")
+    prepare("folder/mine", str(faces), data_dir)
+    cropped = faces / "sad" / "3.png"
+    cropped.write_bytes(image_bytes(size=9))
+    with pytest.raises(UserError, match=r"else.*with images in files of other sizes\. Remove"):
+        prepare("folder/mine", str(faces), data_dir)
+
+
+def test_an_incomplete_source_is_the_same_one_in_another_place(tmp_path):
+    data_dir, files = str(tmp_path / "data"), affectnet_files.old_release()
+    lost = next(path for path in files if path.endswith(".jpg"))
+    files.pop(lost)
+    for place in ("first", "second"):
+        source = str(write_folder(files, tmp_path / place))
+        prepare("affectnet", source, data_dir, allow_mismatch=True)
 
 
 def test_annotations_that_were_added_are_not_passed_over(tmp_path):

@@ -89,6 +89,7 @@ class Builder(ImageFilesBuilder):
 
 def _survey_new(files: SourceFiles, sets: dict[str, str]) -> Survey:
     found = _empty_survey("the new release of AffectNet (2021): " + _listing(sets), "new")
+    found.problems += new_release.without_annotations(files, sets)
     for name, folder in sets.items():
         rows, notes, problems = new_release.read_set(files, name, folder)
         found.notes += notes

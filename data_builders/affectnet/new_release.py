@@ -49,6 +49,22 @@ def find_sets(files: SourceFiles) -> dict[str, str]:
     return {name: found[name] for name in (TRAIN_SET, VALIDATION_SET) if name in found}
 
 
+def without_annotations(files: SourceFiles, sets: dict[str, str]) -> list[str]:
+    """Returns what to say of a set that has images and no annotations at all.
+
+    Args:
+      files: the source.
+      sets: of `find_sets`.
+    """
+    problems = []
+    for folder in files.folders():
+        above, _, name = folder.lower().rpartition("/")
+        if name == "images" and above.rpartition("/")[2] in {TRAIN_SET, VALIDATION_SET} - {*sets}:
+            number = sum(file.lower().endswith(IMAGE_SUFFIXES) for file in files.names_in(folder))
+            problems.append(f"{folder}: {number:,} images have no folder annotations/ beside them")
+    return problems
+
+
 def read_set(files: SourceFiles, name: str, folder: str) -> tuple[Rows, list[str], list[str]]:
     """Reads the annotations of a set.
 
@@ -136,12 +152,12 @@ def _problems(
     problems = []
     if without_image:
         problems.append(
-            f"{files.where(annotations)}: {len(without_image):,} annotations N{_EXPRESSION} have "
+            f"{annotations}: {len(without_image):,} annotations N{_EXPRESSION} have "
             f"no image in {images}: N = {some(without_image)}"
         )
     if without_annotation:
         problems.append(
-            f"{files.where(images)}: {len(without_annotation):,} images have no annotation "
+            f"{images}: {len(without_annotation):,} images have no annotation "
             f"N{_EXPRESSION} in {annotations}: N = {some(without_annotation)}"
         )
     return problems

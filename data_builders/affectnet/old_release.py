@@ -79,7 +79,7 @@ def read_lists(
             table.add(where, cells, images)
         tables[name] = table.rows()
         notes += table.notes(name)
-        problems += table.problems(files.where(path))
+        problems += table.problems(path)
     if len(lists) == 2:
         problems += images.unlisted()
     else:
@@ -142,7 +142,7 @@ class _Images:
         ]
         if not found:
             return []
-        return [f"{self._files.source}: {len(found):,} images stand in neither list: {some(found)}"]
+        return [f"{len(found):,} images stand in neither list: {some(found)}"]
 
     def _spelt(self, folder: str, name: str) -> str | None:
         """Returns a file's name as it is on disk: .JPG may have become .jpg, or all are .png."""

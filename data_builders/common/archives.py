@@ -8,6 +8,7 @@ What a small archive may swell to is bounded.
 import contextlib
 import gzip
 import io
+import lzma
 import os
 import re
 import stat
@@ -38,6 +39,7 @@ _ZIP_ENCRYPTED, _ZIP_UTF8 = 0x1, 0x800
 _DAMAGE = (
     EOFError,
     zlib.error,
+    lzma.LZMAError,
     tarfile.TarError,
     gzip.BadGzipFile,
     zipfile.BadZipFile,

@@ -48,6 +48,15 @@ class ImageFilesBuilder(RecordBuilder, skip_registration=True):
         }
         return self.record_info({**common, **features}, **details)
 
+    def images_digest(self) -> str:
+        """Returns a digest of the sizes of the files that the images are in."""
+        files, found = self.found()
+        digest = hashlib.sha256()
+        for rows in found.splits.values():
+            for path in rows.files:
+                digest.update(b"%d " % files.size(path))
+        return digest.hexdigest()
+
     def split_examples(self) -> dict[str, Examples]:
         """Returns the examples of each split; see `RecordBuilder`.
 

@@ -102,10 +102,17 @@ class RecordBuilder(FileReaderBuilder, skip_registration=True):
             found = self.survey(files, config.name if config else "")
             for note in found.notes:
                 logging.warning("%s: %s", self.name, note)
-            if differs := [*found.problems, *found.mismatches()]:
+            if differs := found.differs():
                 raise UserError(f"{self.source} is not complete: {'; '.join(differs)}")
             self._found = files, found
         return self._found
+
+    def images_digest(self) -> str:
+        """Returns what tells whether images were replaced by others of the same names.
+
+        It is "" where the survey's fingerprint tells that.
+        """
+        return ""
 
     def split_examples(self) -> dict[str, Examples]:
         """Returns the examples of each split, in the order in which they are written.
@@ -178,8 +185,9 @@ class RecordBuilder(FileReaderBuilder, skip_registration=True):
             found = self._found[1]
             metadata.update(
                 layout=found.layout,
-                differs=[*found.problems, *found.mismatches()],
+                differs=found.differs(),
                 fingerprint=found.fingerprint(),
+                images=self.images_digest(),
             )
         try:
             written = [self._write_split(split, examples) for split, examples in splits.items()]

@@ -23,6 +23,7 @@ from data_builders.common.archives import (
     readable,
 )
 from dmfer_jax.errors import UserError
+from dmfer_jax.files import is_of_a_system
 
 MAX_FILE_BYTES = 2**28
 """What `SourceFiles.read` takes into memory at most: no image or annotation comes near it."""
@@ -42,11 +43,8 @@ SPLIT_FOLDERS: dict[str, str] = {
 """Folder name, in any case -> split."""
 
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
-_LEFT_BY_SYSTEMS = (
-    *("__macosx", "thumbs.db", "desktop.ini", "icon\r", "@eadir"),
-    *("lost+found", "$recycle.bin", "system volume information"),
-)
 _SETS = (*SPLIT_FOLDERS, "train_set", "val_set")
+_DEEPEST = 100  # folders in each other
 _CONTROL_CHARACTER = re.compile("[\0-\x1f\x7f-\x9f]")
 
 _Place = tuple[Archive, Any] | None  # None: a file on disk, at its own path
@@ -72,6 +70,7 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
         self.archives: list[str] = []  # paths of the archives that were looked into
         self.unreadable: list[str] = []  # paths of archives that cannot be looked into
         self.empty_folders: list[str] = []  # paths of folders on disk with nothing in them
+        self.broken: list[str] = []  # paths of links on disk that lead to no file
         self._folders: dict[str, dict[str, _Place]] = {}
         self._stack, self._budget = contextlib.ExitStack(), UnpackBudget()
         try:
@@ -140,12 +139,18 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
         """Whether files hold the same bytes, however large; a single one is not read."""
         return len(paths) < 2 or len({self._digest(path) for path in paths}) == 1
 
+    def size(self, path: str) -> int:
+        """Returns the bytes of a file."""
+        folder, _, name = path.rpartition("/")
+        place = self._folders[folder][name]
+        if place is not None:
+            return place[0].size(place[1])
+        with readable(self.where(path)):
+            return os.stat(f"{self._root}/{path}").st_size
+
     def _digest(self, path: str) -> bytes:
-        digest = hashlib.sha256()
         with self.open(path) as stream:
-            while block := stream.read(2**20):
-                digest.update(block)
-        return digest.digest()
+            return hashlib.file_digest(stream, "sha256").digest()  # pyright: ignore[reportArgumentType]
 
     def _read_from_disk(self, path: str, limit: int) -> bytes | None:
         """Reads a file on disk in a tenth of the time that `open` takes: there are a million.
@@ -205,6 +210,8 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
             raise UserError(f"{self.source} does not exist. Give the file or folder as downloaded.")
         if self.source.is_dir():
             self._index_folder(self.source, "", frozenset())
+        elif not self.source.is_file():
+            raise UserError(f"{self.source} is no file and no folder. Give what was downloaded.")
         else:
             with readable(str(self.source)):
                 file = self._stack.enter_context(self.source.open("rb"))
@@ -241,15 +248,20 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
             names, below = [], []
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if _is_of_a_system(entry.name):
+                    if is_of_a_system(entry.name):
                         continue
                     with contextlib.suppress(OSError):  # a link that leads to itself
                         if entry.is_dir():
                             below.append(entry.name)
-                        elif entry.is_file():
+                            continue
+                        if entry.is_file():
                             names.append(entry.name)
+                            continue
+                    self.broken.append(f"{path}/{entry.name}" if path else entry.name)
         for name in itertools.chain(below, names):
             _check_printable(name, str(folder))
+        if len(above) > _DEEPEST:
+            raise UserError(f"{folder} lies more than {_DEEPEST} folders deep. Move it up.")
         if not names and not below:
             self.empty_folders.append(path)
         if names:
@@ -261,7 +273,7 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
     def _index_archive(self, archive: Archive, path: str) -> None:
         with readable(archive.where):
             for member, token in archive.members():
-                if any(_is_of_a_system(part) for part in member.split("/")):
+                if any(is_of_a_system(part) for part in member.split("/")):
                     continue
                 _check_printable(member, archive.where)
                 folder, _, name = f"{path}/{member}".strip("/").rpartition("/")
@@ -270,13 +282,13 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
                 first = self._folders.setdefault(folder, {}).setdefault(name, place)
                 if first is place or first is None:
                     continue
-                other, other_token = first
+                other = first[0]
                 if other is archive:
                     raise UserError(
                         f"{archive.where} holds '{member}' twice, and which one is meant cannot be "
                         "known. Unpack it yourself and give the folder."
                     )
-                if other.size(other_token) != archive.size(token):
+                if not _are_same(first, place):
                     raise UserError(
                         f"{other.where} and {archive.where} both hold '{member}', and not the same "
                         "one. Unpack each into a folder of its own, or take one away."
@@ -314,6 +326,17 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
         return copy_to_temporary_file(stream, where, self._stack, self._budget)
 
 
+def _are_same(first: tuple[Archive, Any], second: tuple[Archive, Any]) -> bool:
+    """Whether members of two archives hold the same bytes."""
+    if len({archive.size(token) for archive, token in (first, second)}) > 1:
+        return False
+    digests = set()
+    for archive, token in (first, second):
+        with archive.open(token) as stream:
+            digests.add(hashlib.file_digest(stream, "sha256").digest())  # pyright: ignore[reportArgumentType]
+    return len(digests) == 1
+
+
 def _place_of(archive: Archive, path: str) -> str:
     """Returns the folder that an archive is seen as unpacked into: the one that it lies in.
 
@@ -336,7 +359,3 @@ def _check_printable(name: str, where: str) -> None:
             f"{where} holds a file named {name!r}, which has characters that cannot be printed. "
             "Rename it, or remove it."
         )
-
-
-def _is_of_a_system(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS

@@ -27,6 +27,9 @@ class Rows:
       boxes: None, or float `[n, 4]`: the face's left, top, right and bottom in pixels of the
         upright image, to which it is cropped.
       fields: what else a record holds: {feature: n values}.
+
+    Raises:
+      UserError: a name is no text; on most systems any bytes may name a file.
     """
 
     names: Sequence[str]
@@ -34,6 +37,10 @@ class Rows:
     labels: np.ndarray
     boxes: np.ndarray | None = None
     fields: dict[str, Sequence[Any] | np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.names:
+            encoded(name)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -53,7 +60,7 @@ class Survey:
       notes: what a user should know, a sentence each.
       problems: what does not fit together (an image listed and missing, one that is not listed),
         a sentence each. They stop a build unless mismatches are allowed; the images concerned
-        are not among the rows.
+        are not among the rows. They name files by their path in the source, which may be moved.
     """
 
     layout: str
@@ -98,6 +105,10 @@ class Survey:
             if found != expected
         ]
 
+    def differs(self) -> list[str]:
+        """Returns all in which a source is not as it should be, a sentence each."""
+        return [*self.problems, *self.mismatches()]
+
 
 def _add(digest: Any, values: Sequence[Any] | np.ndarray | None) -> None:
     if isinstance(values, np.ndarray):
@@ -138,6 +149,20 @@ def _check_differ(columns: dict[str, Sequence[str]], where: str) -> None:
             seen: set[str] = set()
             twice = next(name for name in names if name in seen or seen.add(name))
             raise UserError(f"{where}: '{twice}' stands twice in {split}. Remove one of the two.")
+
+
+def encoded(name: str) -> bytes:
+    """Returns the name of a file in UTF-8.
+
+    Raises:
+      UserError: it is no text; systems take any bytes for a name.
+    """
+    try:
+        return name.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"the file name {name!r} is in no encoding that is known. Rename the file."
+        ) from None
 
 
 def some(names: Sequence[str], most: int = 5) -> str:

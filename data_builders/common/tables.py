@@ -30,7 +30,7 @@ def read_csv(
       What to call the row in a message, and its cells by column, stripped.
 
     Raises:
-      UserError: a column is missing, a row has too few cells, or it is no text.
+      UserError: a column is missing, a row has too few cells or too many, or it is no text.
     """
     file = files.where(path)
     with files.open(path) as stream:
@@ -58,6 +58,11 @@ def read_csv(
                     raise UserError(
                         f"{where}: {len(cells)} cells; expected {len(header)}. The file may be cut "
                         "short; fetch it again."
+                    )
+                if any(map(str.strip, cells[len(header) :])):
+                    raise UserError(
+                        f"{where}: {len(cells)} cells; expected {len(header)}. Fetch the file "
+                        'again; if it is your own, put "quotes" around cells with a comma in them.'
                     )
                 yield where, {column: cells[place].strip() for column, place in places}
         except (UnicodeDecodeError, csv.Error) as error:

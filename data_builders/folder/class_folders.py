@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from data_builders.common.source_files import IMAGE_SUFFIXES, SPLIT_FOLDERS, SourceFiles
-from data_builders.common.survey import some
+from data_builders.common.survey import encoded, some
 from dmfer_jax.errors import UserError
 from dmfer_jax.labels import parse_expression
 
@@ -96,7 +96,9 @@ def name_classes(
             "round: its own is 0 neutral, 1 happy, 2 sad, 3 surprise, 4 fear, 5 disgust, 6 anger, "
             "7 contempt; others count by the alphabet."
         )
-    if wrong := [name for name in written if len(name.splitlines()) != 1 or not is_text(name)]:
+    for name in written:
+        encoded(name)
+    if wrong := [name for name in written if len(name.splitlines()) != 1]:
         raise UserError(f"{files.source}: {wrong[0]!r} cannot name a class. Rename the folder.")
     if not _unknown_expressions(written):
         expressions = {name: _parse(name) for name in written}
@@ -248,12 +250,3 @@ def _parse(name: str):
 def composed(name: str) -> str:
     """Returns a name with accents as most systems write them, whichever wrote it."""
     return unicodedata.normalize("NFC", name)
-
-
-def is_text(name: str) -> bool:
-    """Whether a name can be written down; file systems take any bytes."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_builders.common.division import mixed_order
-from data_builders.common.source_files import SourceFiles
+from data_builders.common.source_files import IMAGE_SUFFIXES, SourceFiles
 from data_builders.common.survey import Rows, Survey, some
 from data_builders.folder import class_folders, division
 from dmfer_jax.errors import UserError
@@ -54,6 +54,8 @@ def survey_folder(
         *class_folders.other_files(files, folders, groups_file or ""),
     ]
     problems = [*class_folders.images_outside(files, folders), *_same_names(images)]
+    if broken := [path for path in files.broken if path.lower().endswith(IMAGE_SUFFIXES)]:
+        problems.append(f"links that lead to no image, left out: {some(broken)}")
     groups_of = None
     if groups_file:
         groups_of = division.read_groups(files, groups_file, [image.file for image in images])
@@ -112,11 +114,6 @@ def _list_images(
         path = folder.path.split("/")
         start = "/".join(path[-2:] if folder.split else path[-1:])
         for name in class_folders.images_in(files, folder.path):
-            if not class_folders.is_text(name):
-                raise UserError(
-                    f"{files.source}: the file name {name!r} in {folder.path} is in no encoding "
-                    "that is known. Rename the file."
-                )
             file = f"{folder.path}/{name}"
             images.append(Image(folder.split, classes[folder.name], f"{start}/{name}", file))
     return [images[position] for position in mixed_order([image.name for image in images])]

@@ -70,7 +70,7 @@ def read_attributes(
         try:
             landmarks[index], values = _parse_attributes(files, paths[key])
         except UserError as error:
-            wrong.append(str(error))
+            wrong.append(_said_inside(files, paths[key], error))
             continue
         for name, value in values.items():
             groups[name][index] = value
@@ -108,13 +108,18 @@ def read_boxes(files: SourceFiles, keys: Sequence[str]) -> tuple[dict[str, Any],
         try:
             boxes[key] = _parse_box(files, paths[key])
         except UserError as error:
-            wrong.append(str(error))
+            wrong.append(_said_inside(files, paths[key], error))
     problems = []
     if missing:
         problems.append(f"Images without a box, left out: {some(missing)}.")
     if wrong:
         problems.append(f"{len(wrong):,} boxes cannot be read, their images left out: {wrong[0]}")
     return boxes, problems
+
+
+def _said_inside(files: SourceFiles, path: str, error: UserError) -> str:
+    """What is wrong with a file, called by its path in the source, which may be moved."""
+    return str(error).replace(files.where(path), path)
 
 
 def _parse_attributes(files: SourceFiles, path: str) -> tuple[np.ndarray, dict[str, int]]:

@@ -83,7 +83,7 @@ def read_class_folders(
 
 
 def _is_class_folder(name: str) -> bool:
-    return (name.isascii() and name.isdigit()) or _parse_name(name) is not None
+    return (name.isascii() and name.isdigit() and len(name) < 3) or _parse_name(name) is not None
 
 
 def _parse_name(name: str) -> Expression | None:
@@ -103,7 +103,7 @@ def _check_all_placed(
         split, _, rest = inside.partition("/")
         if (
             (not root or inside != path)
-            and split.lower() in _SPLITS
+            and split.lower() in SPLIT_FOLDERS
             and rest
             and path not in placed
         ):
@@ -147,6 +147,11 @@ def _labels_of_folders(
         raise UserError(
             f"{files.source} has the class folders {', '.join(folders)}; expected 1 to 7, or 0 to "
             f"6, or names of expressions. What is {wrong[0]}?"
+        )
+    if folder_order == "manet" and not {0, 7} & {*numbers.values()}:
+        raise UserError(
+            f"{files.source} has the class folders {', '.join(folders)}, and whether they count "
+            "from 0 or from 1 cannot be told. Rename them to what they mean (neutral, happy, ...)."
         )
     readings = {
         order: {name: labels[number - first] for name, number in numbers.items()}

@@ -110,7 +110,7 @@ def _check_folders_agree(files: SourceFiles, entries: list[Entry], images: list[
 
 
 def _label_of_folder(name: str) -> Expression | None:
-    if name.isascii() and name.isdigit() and int(name) in _LABELS:
+    if len(name) == 1 and name.isascii() and name.isdigit() and int(name) in _LABELS:
         return RAFDB_LIST[int(name) - 1]
     try:
         return parse_expression(name)

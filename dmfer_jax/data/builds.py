@@ -111,7 +111,7 @@ def facts(folder: Path) -> dict[str, Any]:
     Returns:
       `names`, those of the values of each field that is one of several. Unless it was drawn:
       `layout`, what the source was taken for; `differs`, where it was not as published; and
-      `fingerprint`, of its survey.
+      `fingerprint`, of its survey; and `images`, of the files that they were in.
     """
     with readable_build(folder):
         return dict(json.loads((folder / "metadata.json").read_text(encoding="utf-8")))
@@ -141,23 +141,26 @@ def digest(serialized: bytes) -> bytes:
     return hashlib.sha256(serialized).digest()
 
 
-def check_same(folder: Path, found: Any) -> None:
+def check_same(folder: Path, found: Any, images: str) -> None:
     """Raises a `UserError` if a build was made from anything else than a survey found.
 
     Args:
       folder: of the build.
       found: a `Survey` of the source.
+      images: its builder's `images_digest`.
     """
     built = {split: info.num_examples for split, info in open_build(folder).info.splits.items()}
     surveyed = {split: len(rows) for split, rows in found.splits.items() if len(rows)}
-    noted, differs = facts(folder), [*found.problems, *found.mismatches()]
-    if noted.get("fingerprint") == found.fingerprint() and noted.get("differs") == differs:
+    noted, survey = facts(folder), {"fingerprint": found.fingerprint(), "differs": found.differs()}
+    same = all(noted.get(key) == value for key, value in survey.items())
+    if same and noted.get("images", images) == images:
         return
     numbers = [", ".join(f"{s} {n:,}" for s, n in splits.items()) for splits in (built, surveyed)]
+    why = "images in files of other sizes" if same else "other names, labels or annotations"
     raise UserError(
         f"{folder} was built from something else: it has {numbers[0]}; the source, {numbers[1]}"
-        f"{', with other names, labels or annotations' if built == surveyed else ''}. Remove that "
-        "folder to build anew, or give another --data_dir."
+        f"{f', with {why}' if built == surveyed else ''}. Remove that folder to build anew, or "
+        "give another --data_dir."
     )
 
 

@@ -237,3 +237,33 @@ def test_face_box_outside_its_image_stops_the_build(tmp_path: Path):
         with pytest.raises(UserError, match=r"face box \(100, 4, 124, 36\) is empty, or lies"):
             builder.download_and_prepare()
     assert not (tmp_path / "out").exists()
+
+
+def test_images_without_any_annotation_are_a_problem(tmp_path: Path):
+    files = tiny.new_release()
+    kept = {path: files[path] for path in files if not path.startswith("val_set/annotations/")}
+    assert survey(files, tmp_path / "all").problems == []
+    (problem,) = survey(kept, tmp_path / "some").problems
+    number = sum(path.startswith("val_set/images/") for path in files)
+    assert problem == f"val_set/images: {number} images have no folder annotations/ beside them"
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path):
+    files = tiny.new_release()
+    name = "9\udce9"
+    files |= {
+        f"train_set/images/{name}.jpg": b"",
+        f"train_set/annotations/{name}_exp.npy": files[EXP],
+    }
+    with pytest.raises(
+        UserError, match=r"the file name 'train_set/9\\udce9.jpg' is in no encoding"
+    ):
+        survey(files, tmp_path)
+
+
+@pytest.mark.parametrize("release", [tiny.new_release, tiny.old_release])
+def test_problems_are_the_same_wherever_the_source_lies(release, tmp_path: Path):
+    files = release()
+    lost = next(path for path in files if path.endswith((".jpg", ".png")))
+    first, second = (survey(without(files, lost), tmp_path / place) for place in ("a", "b"))
+    assert first.problems == second.problems != []

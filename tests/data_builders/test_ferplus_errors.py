@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from data_builders.common import archives
-from data_builders.ferplus import fer2013_files, ferplus_dataset_builder
+from data_builders.ferplus import fer2013_files, ferplus_dataset_builder, votes_files
 from dmfer_jax.errors import UserError
+from dmfer_jax.labels import FER2013, FERPLUS_VOTES
 from tests.data_builders import ferplus_files as tiny
 from tests.data_builders.ferplus_files import FORMS
 
@@ -89,6 +90,8 @@ WRONG = {
     "half a vote": (edit(VOTES, "4,0,0,1", "4.5,0,0,1"), "row 2: neutral has '4.5' votes"),
     "negative vote": (edit(VOTES, "4,0,0,1", "4,0,0,-1"), "row 2: sadness has '-1' votes"),
     "eleven votes": (edit(VOTES, "4,0,0,1", "11,0,0,1"), "row 2: neutral has '11' votes"),
+    "nine votes too many": (edit(VOTES, "4,0,0,1", "10,3,0,1"), "row 2: 19 votes in all; exp.* 10"),
+    "no vote at all": (edit(VOTES, "4,0,0,1,3,2", "0,0,0,0,0,0"), "row 2: 0 votes in all"),
     "votes that are no text": (write(VOTES, b"\xff\xfe\x00"), "cannot be read as a csv file"),
     "label.csv's votes": (edit(LABEL, ",4,0,0,1", ",x,0,0,1"), "label.csv, row 1: neutral has 'x'"),
     "label.csv's columns": (edit(LABEL, ",4,0,0,1", ",4"), "label.csv, row 1: 9 columns"),
@@ -290,3 +293,22 @@ def test_finished_build_is_used_again_without_its_source(tmp_path: Path):
     assert again.info.splits["train"].num_examples == 6
     # Only the records: no folder for downloads that never were.
     assert [p.name for p in (tmp_path / "data").iterdir()] == ["ferplus"]
+
+
+@pytest.mark.parametrize("where", ["everywhere", "at the end"])
+def test_rows_that_were_moved_are_noticed_though_every_count_is_right(where):
+    """The vote of row i is for the expression that FER2013 gives it, in six rows of ten."""
+    emotions = [row % 7 for row in range(1_000)]
+    seen = [e if row % 10 < 6 else (e + 1) % 7 for row, e in enumerate(emotions)]
+    votes = []
+    for emotion in seen:
+        counts = [0] * len(FERPLUS_VOTES)
+        counts[FER2013[emotion]] = 10
+        votes.append(votes_files.VoteRow("Training", "", tuple(counts)))
+    faces = [fer2013_files.Face(emotion, b"", "Training") for emotion in emotions]
+    assert votes_files.align(faces, "faces", votes, "votes") == list(range(1_000))
+    start = 0 if where == "everywhere" else 740
+    moved = faces[:start] + sorted(faces[start:])
+    rows = "rows 2 to 251" if where == "everywhere" else "rows 752 to 1001"
+    with pytest.raises(UserError, match=rf"faces, {rows}: \d+% of the .*Fetch both again"):
+        votes_files.align(moved, "faces", votes, "votes")

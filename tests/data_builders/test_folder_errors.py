@@ -145,3 +145,11 @@ def test_source_with_other_classes_than_the_builder_is_refused(tmp_path):
 
     with pytest.raises(UserError, match=r"classes x, y, and .* for sadness, fear"):
         builder.download_and_prepare(download_config=config)
+
+
+def test_links_that_lead_to_no_image_are_a_problem(tmp_path):
+    source = write_classes(tmp_path, "sad", "fear")
+    assert survey(source).problems == []
+    (source / "sad" / "lost.png").symlink_to(tmp_path / "nowhere.png")
+    (source / "sad" / "lost.txt").symlink_to(tmp_path / "nowhere.txt")
+    assert survey(source).problems == ["links that lead to no image, left out: sad/lost.png"]

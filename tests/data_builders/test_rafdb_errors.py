@@ -241,3 +241,28 @@ def test_original_images_beside_aligned_ones_are_noted(tmp_path: Path):
 
 def test_original_images_alone_are_taken(tmp_path: Path):
     assert survey(tiny.write(tmp_path, tiny.list_form(kinds=("original",)))).variant == "original"
+
+
+@pytest.mark.parametrize("path", ["training/fun/train_00001.jpg", "Val/train_00001.jpg"])
+def test_image_in_no_class_folder_is_noticed_whatever_the_split_is_called(path, tmp_path: Path):
+    folders = {f"{path.split('/')[0]}/{n}/train_000{n}0.jpg": b"an image" for n in ONE_TO_SEVEN}
+    with pytest.raises(UserError, match=f"{path} lies in no class folder"):
+        survey(tiny.write(tmp_path, folders | {path: b"an image"}))
+
+
+def test_manets_order_without_its_ends_could_begin_anywhere(tmp_path: Path):
+    def write(numbers: range, place: str) -> Path:
+        images = {f"train/{n}/train_{i}{n:03}.jpg": b"1" for n in numbers for i in range(2)}
+        return tiny.write(tmp_path / place, images)
+
+    for numbers in (range(7), range(1, 8)):
+        found = survey(write(numbers, str(numbers.start)), folder_order="manet")
+        assert found.counts("train+valid") == (2,) * 7
+    with pytest.raises(UserError, match="1, 2, 3, 4, 5, 6, and whether they count from 0 or fr"):
+        survey(write(range(1, 7), "six"), folder_order="manet")
+
+
+def test_numbers_without_end_are_no_class(tmp_path: Path):
+    images = {f"train/{'1' * 200}/train_00001.jpg": b"1"}
+    with pytest.raises(UserError, match="is not recognised as RAF-DB"):
+        survey(tiny.write(tmp_path, images))

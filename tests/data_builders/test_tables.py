@@ -31,6 +31,7 @@ EXPECTED = [{"image": "a.jpg", "label": "1"}, {"image": "b c.jpg", "label": "2"}
         b'"image";"label"\r\n"a.jpg";"1"\r\n"b c.jpg";"2"\r\n',
         b",label,image,note\n0,1,a.jpg,x\n1,2,b c.jpg,\n",
         b"image,label\n\na.jpg,1\n , \nb c.jpg,2\n,\n\n",
+        b"image,label\na.jpg,1,\nb c.jpg,2,, \n",
     ],
 )
 def test_table_is_read_whatever_separates_its_cells_and_rows(content, tmp_path):
@@ -49,6 +50,7 @@ def test_row_is_called_by_its_line_in_the_file(tmp_path):
         (b"", "row 1: the header is ''. It lacks image, label"),
         (b"image;name\na;b\n", "row 1: the header is 'image;name'. It lacks image, label"),
         (b"image,label\na.jpg\n", r"row 2 .*: 1 cells; expected 2"),
+        (b"image,label\na.jpg,1\nb, c.jpg,2\n", r'row 3 .*: 3 cells; expected 2.* put "quotes"'),
         (b"image,label\n\xe9.jpg,1\n", r"cannot be read as a csv file \('utf-8' codec"),
         ("image,label\n".encode("utf-16"), r"cannot be read as a csv file \('utf-8' codec"),
         (b"image,label\n" + b"x" * 200_000 + b",1\n", r"cannot be read as a csv file \(field larg"),
