@@ -97,7 +97,9 @@ def plan(
     same = tuple(
         name
         for name, digest in digests.items()
-        if name != grid.baseline and digest == digests[grid.baseline]
+        if name != grid.baseline
+        and digest == digests[grid.baseline]
+        and configs[name].init_from == configs[grid.baseline].init_from  # of it names alone count
     )
     variants = {name: of for name, of in grid.variants.items() if name not in same}
     for name in only:

@@ -54,7 +54,9 @@ def compare(plan: Plan, train: run_queue.Train = run_queue.train_apart) -> None:
 
     with run_lock.lock(plan.out, "--out"):
         _save_config(plan)
-        ensure_built(plan.config.data.dataset, plan.config.data.source, plan.config.data.data_dir)
+        data = plan.config.data
+        folder = ensure_built(data.dataset, data.source, data.data_dir)
+        compare_results.check_predictions(plan, folder)
         failed = run_queue.do_all(plan.list_left(), finish, train)
         if found := found or _write_table(plan):
             comparison.print_comparison(found)

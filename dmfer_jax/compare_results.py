@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dmfer_jax import compared_run, predicted, reproduce
 from dmfer_jax.building import ensure_built
 from dmfer_jax.compare_plan import Plan
 from dmfer_jax.compared_run import SYSTEMS
 from dmfer_jax.data import sources
+from dmfer_jax.data.records import split_names
+from dmfer_jax.data.sources import Split
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import comparison, rows, writers
 from dmfer_jax.reporting import report as reports
@@ -68,12 +71,35 @@ def score_predictions(plan: Plan, name: str, like: Mapping[str, str]) -> dict[st
     Raises:
       UserError: the file cannot be used.
     """
-    data, path = plan.config.data, plan.predictions[name]
+    data = plan.config.data
     folder = ensure_built(data.dataset, data.source, data.data_dir)
     split = sources.load_split(folder, like["split"], data, train=False)
+    return comparison.list_predicted_row(name, _score(plan.predictions[name], split), like)
+
+
+def check_predictions(plan: Plan, folder: Path) -> None:
+    """Refuses predictions that cannot join the table, before the first training.
+
+    Args:
+      plan: of the comparison.
+      folder: of the records.
+
+    Raises:
+      UserError: a file cannot be used, or is of another split than the table.
+    """
+    data: Any = plan.config.data
+    built = {*split_names(folder)} - {*data.train_splits}
+    scored = [name for name in (data.valid_split, *data.test_splits) if name in built]
+    if plan.predictions and scored:
+        split = sources.load_split(folder, reports.main_split(scored), data, train=False)
+        for path in plan.predictions.values():
+            _score(path, split)
+
+
+def _score(path: Path, split: Split) -> dict[str, Any]:
+    """The summary of predictions of a split."""
     names, probabilities = read_predictions(path, split.class_names)
     try:
-        summary = predicted.score_predictions(split, names, probabilities)
+        return predicted.score_predictions(split, names, probabilities)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    return comparison.list_predicted_row(name, summary, like)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -58,8 +59,9 @@ def writing(path: str | os.PathLike[str], kind: type[UserError] = UserError) -> 
 
 def partial_of(path: Path) -> Path:
     """Returns where this process makes a file before it is whole: beside it, with its suffix."""
-    # Shortened: names end at 255 bytes, and a character may take four.
-    return path.with_name(f".{path.stem[:32]}.{os.getpid()}.partial{path.suffix}")
+    # Shortened: names end at 255 bytes, and a character may take four. On hosts that share a disk
+    # processes may have one number.
+    return path.with_name(f".{path.stem[:32]}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
 
 
 def is_of_a_system(name: str) -> bool:

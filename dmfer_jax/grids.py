@@ -135,7 +135,12 @@ def load_grid(name: str) -> Grid:
     if not isinstance(grid, Grid):
         found = f"whose get_grid() returns {type(grid).__name__}" if make else "without get_grid()"
         raise UserError(f"{name} is a file {found}; expected one that returns a Grid")
-    for variant in grid.variants:
+    for variant, fields in grid.variants.items():
+        if not (isinstance(variant, str) and isinstance(fields, dict)):
+            raise UserError(
+                f"{name}: the variant {variant!r} is {fields!r:.80}; expected a name, and a dict "
+                "such as {'loss.margin': 0.3}"
+            )
         if not re.fullmatch(r"[A-Za-z0-9+=_][A-Za-z0-9+=_.-]*", variant):
             raise UserError(
                 f"{name}: the variant '{variant}' cannot be the name of a folder; expected "

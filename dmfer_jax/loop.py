@@ -146,7 +146,7 @@ class _Keeper(NamedTuple):
         run = self.run
         note = {
             **describe(run),
-            "epoch": step / run.total_steps * run.config.train.epochs,
+            "epoch": run.epochs_over(step),
             **self.count_time(),
             "input_wait": self.progress.input_wait,
             "pending": self.step_log.pending,

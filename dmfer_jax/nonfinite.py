@@ -1,5 +1,6 @@
 """What is kept of a step whose loss or gradient is not finite: all that it takes to repeat it."""
 
+import shutil
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -61,11 +62,13 @@ def stop(run: Run, train_state: TrainState, step: int, note: dict[str, Any]) -> 
 def _write(
     folder: Path, run: Run, train_state: TrainState, positions: np.ndarray, note: dict[str, Any]
 ) -> None:
+    # Of a step of this number there may be one from before, by another config or other weights.
+    distributed.decided_by_main(lambda: shutil.rmtree(folder, ignore_errors=True))
     with Checkpoints(folder) as checkpoints:
         checkpoints.save(train_state, note)
     if not distributed.is_main():
         return
-    run_folder.save_config(folder, run.config)
+    run_folder.write_config(folder, run.config)
     arrays: dict[str, Any] = {
         "image": run.train.images[positions],
         "target": run.train.targets[positions],

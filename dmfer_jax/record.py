@@ -50,10 +50,11 @@ def add_report(report_path: Path, config_path: str, variant: str, out: Path) -> 
     experiment = Path(path).stem
     for row in rows.read_rows(out):
         same = (row["experiment"], row["variant"]) == (experiment, variant)
-        if same and row["config_digest"] != digest:
+        if same and (row["config_digest"], row["dataset"]) != (digest, report["dataset"]):
+            what = "config" if row["config_digest"] != digest else "dataset or release"
             called = variant or "without a variant"
             raise UserError(
-                f"{report_path} is of another config than the rows of {experiment}, {called}, in "
+                f"{report_path} is of another {what} than the rows of {experiment}, {called}, in "
                 f"{out}; name what differs with --variant, or delete those rows"
             )
     added = rows.rows_of_report(

@@ -124,6 +124,15 @@ def examine(
             "loss": loss,
             **_flatten(grads, "gradient of "),
         }
+        if rho := config.optimizer.sam_rho:
+            above = steps.climb(before.params, grads, rho)
+            take_gradient = jax.value_and_grad(loss_fn, has_aux=True)
+            (loss, _), grads = take_gradient(above, before, images, targets)
+            places |= {
+                **_flatten(above, "climbed "),
+                "loss where climbed to": loss,
+                **_flatten(grads, "gradient there of "),
+            }
         numbered = enumerate(places.items())
         return {f"{number:06} {name}": _measure(values) for number, (name, values) in numbered}
 

@@ -4,6 +4,7 @@ Everything here stays the same while a run trains, so that whatever cannot be us
 hours are spent on it.
 """
 
+import bisect
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,6 +57,14 @@ class Run(NamedTuple):
         """Steps of the whole run."""
         return self.epoch_ends[-1]
 
+    def epochs_over(self, step: int) -> float:
+        """Returns how many epochs are over after a step; a whole number where one ends."""
+        over = bisect.bisect_right(self.epoch_ends, step)
+        if over == len(self.epoch_ends):
+            return float(over)
+        begun, end = [0, *self.epoch_ends][over : over + 2]
+        return over + (step - begun) / (end - begun)
+
 
 def check_image_size(config: ConfigDict) -> None:
     """Refuses images that are too small for the backbone to learn from.
@@ -96,8 +105,9 @@ def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
             "config.data.test_splits is there: nothing would be left to score. To train a model "
             "all the same, such as one to hand over, give --config.data.test_splits=()"
         )
-    per_epoch = pipeline.steps_per_epoch(train_split, config.train.batch_size)
-    if per_epoch < 1:
+    lengths = len(train_split), config.train.batch_size, config.train.epochs
+    epoch_ends = pipeline.epoch_ends(*lengths)
+    if not epoch_ends[0]:
         raise UserError(
             f"config.train.batch_size is {config.train.batch_size}, more than the "
             f"{len(train_split)} training examples; give fewer, such as "
@@ -109,7 +119,6 @@ def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
     if not distributed.is_main():
         distributed.check_shared(workdir / "config.json")
     run_folder.save_config(workdir, config)
-    epoch_ends = [int(epoch * per_epoch) for epoch in range(1, config.train.epochs + 1)]
     schedule = make_schedule(config, epoch_ends[-1])
     return Run(
         config=config,

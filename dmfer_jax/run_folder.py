@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,18 @@ from dmfer_jax.reporting.report import read_report
 
 
 def save_config(workdir: Path, config: ConfigDict) -> None:
-    """Writes `workdir/config.json`, or checks that the one of the run there is the same.
+    """Writes `workdir/config.json`, where the run in the folder is none or one of the same config.
 
     A run may go on with other logging and on another machine; what it computes stays the same. A
-    folder without a checkpoint and a report holds no run yet: its config is replaced.
+    folder without a whole checkpoint and without a report holds no run yet.
 
     Raises:
       UserError: the folder holds a run of another config; the message lists what differs.
     """
-    path = workdir / "config.json"
-    saved = (workdir / "report.json").exists() or any(workdir.glob("*checkpoints/[0-9]*"))
-    if path.exists() and saved:
+    whole = re.compile(r"\d+(\.json)?")  # what is half-written has other endings
+    saved = any(whole.fullmatch(path.name) for path in workdir.glob("*checkpoints/*"))
+    if (workdir / "config.json").exists() and (saved or (workdir / "report.json").exists()):
         check_same_config(workdir, load_config(workdir), config)
-        return
     write_config(workdir, config)
 
 

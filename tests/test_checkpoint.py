@@ -95,6 +95,27 @@ def test_folder_in_which_nothing_was_saved_takes_another_config(tiny_config, tmp
         run_folder.save_config(tmp_path, tiny_config)
 
 
+def test_half_written_checkpoints_are_nothing_saved(tiny_config, tmp_path):
+    run_folder.save_config(tmp_path, tiny_config)
+    for name in ("6.partial", "6.orbax-checkpoint-tmp", "6.pt"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    tiny_config.train.batch_size = 4
+    run_folder.save_config(tmp_path, tiny_config)
+    (tmp_path / "torch_checkpoints").mkdir()
+    (tmp_path / "torch_checkpoints" / "6.json").touch()
+    tiny_config.train.batch_size = 2
+    with pytest.raises(UserError, match="batch_size was 4 and is 2"):
+        run_folder.save_config(tmp_path, tiny_config)
+
+
+def test_a_run_that_goes_on_from_another_place_is_found_there_later(tiny_config, tmp_path):
+    run_folder.save_config(tmp_path, tiny_config)
+    (tmp_path / "report.json").write_text("{}")
+    tiny_config.data.data_dir, tiny_config.data.test_splits = "/moved", ("test",)
+    run_folder.save_config(tmp_path, tiny_config)
+    assert run_folder.load_config(tmp_path).data.to_dict() == tiny_config.data.to_dict()
+
+
 def test_run_of_the_only_variant_goes_on_by_its_full_name(tiny_config, tmp_path):
     tiny_config.data.dataset = "affectnet"
     run_folder.save_config(tmp_path, tiny_config)

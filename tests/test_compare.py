@@ -220,6 +220,10 @@ def test_predictions_of_another_system_join_the_table(plan, tiny_config, tmp_pat
     write_predictions(path, split.identifiers[1:], split.class_names, certain[1:])
     with pytest.raises(UserError, match=r"said\.csv: there is no row for 1 of the"):
         compare_results.find(joined)
+    trainer, anew = Trainer(plan), joined._replace(out=tmp_path / "anew")
+    with pytest.raises(UserError, match=r"said\.csv: there is no row for 1 of the"):
+        compare.compare(anew, trainer)
+    assert trainer.runs == []
 
 
 @pytest.mark.parametrize(

@@ -31,3 +31,14 @@ def test_full_disk_leaves_the_older_file_as_it_was(tmp_path):
         files.write_atomically(path, fail)
     assert [one.name for one in tmp_path.iterdir()] == ["report.json"]
     assert path.read_text() == "older"
+
+
+def test_processes_of_one_number_on_two_hosts_are_not_in_each_others_way(tmp_path):
+    path = tmp_path / "config.json"
+    assert len({files.partial_of(path) for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize("name", [".a.jpg", "__MACOSX", "Thumbs.db", "lost+found"])
+def test_what_systems_leave_is_told_from_what_people_make(name):
+    assert files.is_of_a_system(name)
+    assert not files.is_of_a_system(name.strip("._") + "s")

@@ -2,8 +2,8 @@
 
 import pytest
 
+from dmfer_jax import ablation, grids
 from dmfer_jax import config as configs
-from dmfer_jax import grids
 from dmfer_jax.errors import UserError
 from dmfer_jax.grids import GRIDS, Grid
 
@@ -70,6 +70,11 @@ def test_grid_of_ones_own_is_read_from_its_file(tmp_path):
         ),
         ("get_grid = lambda: Grid('a', {'a': {}, '../b': {}})", r"'\.\./b' cannot be the name"),
         ("get_grid = lambda: Grid('a', {'a': {}, 'b,c': {}})", r"'b,c' cannot be the name"),
+        ("get_grid = lambda: Grid('a', {'a': {}, 3: {}})", r"variant 3 is \{\}; expected a name"),
+        (
+            "get_grid = lambda: Grid('a', {'a': 'b'})",
+            r"variant 'a' is 'b'; expected a name, and a d",
+        ),
     ],
 )
 def test_file_that_is_no_grid_is_refused(tmp_path, text, message):
@@ -95,3 +100,19 @@ def test_unknown_grid_is_answered_with_those_there_are():
 def test_variant_that_makes_no_sense_is_named(fields, message):
     with pytest.raises(UserError, match=message):
         grids.apply(configs.get_config(), "x", fields)
+
+
+def test_weights_of_one_name_in_two_folders_are_two_starts(tmp_path):
+    path = tmp_path / "starts.py"
+    path.write_text(
+        "from dmfer_jax.grids import Grid\n"
+        "get_grid = lambda: Grid('a', {'a': {}, 'b': {'init_from': '/b/face'}})\n"
+    )
+
+    def plan(start: str) -> ablation.Ablation:
+        config = configs.get_config()
+        config.init_from = start
+        return ablation.plan("configs/ferplus.py", config, str(path), 1, tmp_path / "out")
+
+    assert plan("/a/face").same == ()
+    assert plan("/b/face").same == ("b",)

@@ -1,13 +1,14 @@
 """Steps whose numbers are not finite: what they leave of the state, and what is kept of them."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dmfer_jax import replay, sharding, state, step_log, steps, train
+from dmfer_jax import replay, run_folder, sharding, state, step_log, steps, train
 from dmfer_jax.data import sources
 from dmfer_jax.errors import UserError
 from dmfer_jax.optimizer import make_optimizer, make_schedule
@@ -89,7 +90,13 @@ def test_run_stops_at_the_step_and_its_dump_repeats_it(tiny_config, tmp_path, mo
     tiny_config.model.scales, tiny_config.model.attention = "deep", "none"
     with pytest.raises(UserError, match=r"step \d+ is not finite. Its batch has .*train_00030"):
         train.train(tiny_config, tmp_path)
+    # The advice: a lower rate. What is kept of the same step takes the place of the first.
+    tiny_config.optimizer.learning_rate /= 2
+    with pytest.raises(UserError, match=r"step \d+ is not finite. Its batch has .*train_00030"):
+        train.train(tiny_config, tmp_path)
     (dump,) = (tmp_path / "nonfinite").iterdir()
+    kept = run_folder.load_config(dump)
+    assert kept.optimizer.learning_rate == tiny_config.optimizer.learning_rate
     step = int(dump.name)
     assert all(row["step"] < step for row in read_jsonl(tmp_path / "metrics.jsonl"))
 
@@ -143,6 +150,23 @@ def test_a_gradient_that_is_not_finite_is_no_step(tiny_config, monkeypatch):
     assert not np.isfinite(float(scalars["grad_norm"]))
     assert (int(after.step), int(after.skipped)) == (1, 1)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(after.params), before.params)
+
+
+def test_what_is_not_finite_where_sam_climbs_to_is_found(tiny_config, monkeypatch):
+    tiny_config.model.scales, tiny_config.model.attention = "deep", "none"
+    tiny_config.optimizer.sam_rho = 0.05
+    model = state.make_model(tiny_config, 8)
+    optimizer = make_optimizer(tiny_config, make_schedule(tiny_config, 12))
+    before = jax.jit(lambda: state.init_state(tiny_config, model, optimizer))()
+    batch = {"image": np.zeros((8, 32, 32, 3), np.uint8), "target": np.eye(8, dtype=np.float32)}
+    parts = replay.examine(tiny_config, model, before, batch, None)
+    assert {"loss", "loss where climbed to"} <= {part.name for part in parts}
+    assert not any(part.bad for part in parts)
+    beyond = functools.partial(jax.tree.map, lambda value, _: value + jnp.inf)
+    monkeypatch.setattr(steps, "climb", lambda params, grads, rho: beyond(params, grads))
+    bad = [p.name for p in replay.examine(tiny_config, model, before, batch, None) if p.bad]
+    assert bad[0].startswith("climbed ")
+    assert "loss where climbed to" in bad
 
 
 def test_run_leaves_out_such_steps_where_it_may_and_stops_where_none_is_good(

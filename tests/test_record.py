@@ -181,6 +181,17 @@ def test_rows_of_another_config_are_not_taken_for_the_same_run(tmp_path):
     record.add_report(path, "configs/synthetic.py", "margin_0.3", out)
 
 
+def test_rows_of_another_release_are_not_seeds_of_the_same_run(tmp_path):
+    report, out = read_report(ROOT / "results" / "synthetic_seed0.json"), tmp_path / "runs.csv"
+    path = tmp_path / "report.json"
+    write_report(path, report)
+    record.add_report(path, "configs/synthetic.py", "", out)
+    report["seed"] = report["config"]["seed"] = 1
+    write_report(path, {**report, "dataset": "synthetic_faces/other"})
+    with pytest.raises(UserError, match="another dataset or release than the rows of synthetic"):
+        record.add_report(path, "configs/synthetic.py", "", out)
+
+
 def test_a_row_has_what_a_later_evaluation_found_under_harm(tmp_path, finished):
     workdir, report = finished
     evaluated = {"step": report["checkpoints"]["last"]["step"], "epoch": 2, "splits": {}}

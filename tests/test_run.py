@@ -12,3 +12,10 @@ def test_run_says_at_its_beginning_what_will_hold_it_up(tiny_config, data_dir, t
     said = capsys.readouterr().out
     assert "note: training images are decoded anew in each epoch; all take 0.0 GiB" in said
     assert "channel attention can learn no queries and keys" in said
+
+
+def test_an_epoch_that_is_over_has_a_whole_number(tiny_config, data_dir, tmp_path):
+    (folder,) = data_dir.glob("synthetic_faces/tiny/*")
+    begun = run.start_run(tiny_config, tmp_path, folder)._replace(epoch_ends=[1, 3, 5])
+    over = [begun.epochs_over(step) for step in range(6)]
+    assert over == [0, 1, 1.5, 2, 2.5, 3]

@@ -19,9 +19,9 @@ from dmfer_jax.data.sources import Split
 Batch = dict[str, np.ndarray]
 
 
-def steps_per_epoch(split: Split, batch_size: int) -> float:
-    """Batches that hold each example once; not a whole number in general."""
-    return len(split) / batch_size
+def epoch_ends(examples: int, batch_size: int, epochs: int) -> list[int]:
+    """Returns the number of whole batches after which each epoch is over: once through it all."""
+    return [epoch * examples // batch_size for epoch in range(1, epochs + 1)]
 
 
 def train_batches(

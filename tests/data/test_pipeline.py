@@ -192,7 +192,8 @@ def test_split_smaller_than_a_batch_is_repeated():
 
 
 def test_steps_of_an_epoch_need_not_be_whole():
-    assert pipeline.steps_per_epoch(make_split(10), 4) == 2.5
+    assert pipeline.epoch_ends(10, 4, 4) == [2, 5, 7, 10]
+    assert pipeline.epoch_ends(52, 12, 27)[-1] == 117  # 27 times 52 / 12 is a little less
 
 
 @pytest.mark.parametrize(("examples", "batch_size"), [(10, 4), (8, 4), (3, 8), (1, 1)])

@@ -64,6 +64,14 @@ def test_a_convolution_and_its_gradients_are_those_of_xla(side, channels, size, 
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-4)
 
 
+def test_numbers_of_two_bytes_are_left_to_xla():
+    """Winograd's sums would lose most of what bfloat16 holds."""
+    x = draw(6, 9, 11, 32, seed=0).astype(jnp.bfloat16)
+    kernel = draw(3, 3, 32, 33, seed=1).astype(jnp.bfloat16)
+    given = convolution.convolve(x, kernel, (1, 1), [(1, 1)] * 2, dimension_numbers=NHWC)
+    np.testing.assert_array_equal(given, reference(1, 1)(x, kernel))
+
+
 @pytest.mark.parametrize(("size", "stride"), [(3, 2), (3, 1)])
 def test_a_kernel_gradient_is_the_same_in_one_chunk_and_in_many(size, stride, monkeypatch):
     side = 9 // stride + 9 % 2 * (stride - 1)
