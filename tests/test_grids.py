@@ -112,7 +112,7 @@ def test_weights_of_one_name_in_two_folders_are_two_starts(tmp_path):
     def plan(start: str) -> ablation.Ablation:
         config = configs.get_config()
         config.init_from = start
-        return ablation.plan("configs/ferplus.py", config, str(path), 1, tmp_path / "out")
+        return ablation.plan("configs/ferplus.py", config, str(path), 1, tmp_path / "out", ())
 
     assert plan("/a/face").same == ()
     assert plan("/b/face").same == ("b",)
