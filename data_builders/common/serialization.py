@@ -52,7 +52,8 @@ class Serializer:
                 values.append(value)
             if len(values) != size:
                 raise ValueError(f"feature '{name}' has {len(values)} values; expected {size}")
-        return message.SerializeToString()
+        # Else the features come in an order of this process's own, and no two builds are the same.
+        return message.SerializeToString(deterministic=True)
 
 
 def _as_bytes(value: Any) -> bytes:
