@@ -73,10 +73,13 @@ def _guarded(main: Callable[[Sequence[str]], Any], argv: Sequence[str], takes_fi
         _fail(f"'{argv[1]}' is no flag; flags look like --name=value")
     try:
         main(argv)
-        sys.stdout.flush()
+        if sys.stdout:  # it may have been closed before the command began
+            sys.stdout.flush()
     except UserError as error:
         _fail(str(error))
     except OSError as error:
+        if error.errno == errno.ENOSPC and not error.filename:
+            _fail("what is printed cannot be written: no space left where it goes to")
         if error.errno not in _NOT_ALLOWED or not error.filename:
             raise
         _fail(f"{error.filename}: {error.strerror}; give another path, or the right to use it")

@@ -50,8 +50,10 @@ def list_photos(names: Iterable[str], drawn_to: str = "") -> Listed:
     listed, taken, folders = Listed(), set(), set()
     for name in names:
         path = Path(name)
-        if not os.path.lexists(path):
-            raise UserError(f"{name}: no such file or folder; expected photos, videos or folders")
+        if not (name and os.path.lexists(path)):  # Path("") is the current folder
+            raise UserError(
+                f"{name or repr(name)}: no such file or folder; expected photos, videos or folders"
+            )
         if not path.is_dir():
             _take(path, listed, taken)
             continue

@@ -282,7 +282,9 @@ if __name__ == "__main__":
     flags.DEFINE_string("out", "", "File that rows are added to; the same command goes on with it.")
     flags.DEFINE_string("draw", "", "Folder for photos and videos with boxes and labels.")
     flags.DEFINE_bool("aligned", False, "Photos are crops of one face each; none is looked for.")
-    flags.DEFINE_integer("camera", None, "Number of a camera to look through, from 0 on.")
+    flags.DEFINE_integer(
+        "camera", None, "Number of a camera to look through, from 0 on.", lower_bound=0
+    )
     flags.DEFINE_integer(
         "side", 1024, "Pixels that a photo is shrunk to, the longer side, to look for faces."
     )

@@ -10,6 +10,7 @@ the endpoint, and of a proxy before it. Ctrl-C ends it.
 
 import dataclasses
 import ipaddress
+import re
 import signal
 import socket
 import sys
@@ -35,6 +36,7 @@ def main(argv: Sequence[str]) -> None:
     options = flags.FLAGS
     uvicorn = _import_uvicorn()
     path = loading.find_model(options.model)
+    check_addresses(options.names, options.proxy)
     listening = bind(options.host, options.port)
     _warn_of_strangers(options.host)
     print("getting ready ...", file=sys.stderr)
@@ -63,6 +65,31 @@ def main(argv: Sequence[str]) -> None:
     finally:
         told = ", ".join(f"{name} {value:,}" for name, value in dataclasses.asdict(counts).items())
         print(told, file=sys.stderr)
+
+
+def check_addresses(names: Sequence[str], proxy: str | None) -> None:
+    """Refuses what no request could ever match.
+
+    Args:
+      names: of `--names`.
+      proxy: of `--proxy`, addresses with commas between; "*" is any.
+
+    Raises:
+      UserError: a name is no host's name, or the proxy's address none.
+    """
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+            raise UserError(
+                f"--names has {name!r}; expected names as faces.example.org, without https:// and "
+                "port"
+            )
+    for address in proxy.split(",") if proxy and proxy != "*" else ():
+        try:
+            ipaddress.ip_network(address.strip(), strict=False)
+        except ValueError:
+            raise UserError(
+                f"--proxy has {address!r}; expected its IP address, such as 127.0.0.1"
+            ) from None
 
 
 def make(path: Path, *, names: Sequence[str] = ()) -> tuple[Any, Any]:

@@ -1,5 +1,8 @@
 """Which files of folders are taken for photos."""
 
+import pytest
+
+from dmfer_jax.errors import UserError
 from dmfer_jax.photo_files import list_photos
 from tests.data_builders.packing import write_folder
 
@@ -30,3 +33,9 @@ def test_what_systems_leave_in_folders_is_no_photo_unless_it_is_named(tmp_path):
     assert found.passed_over["hidden"] == 2
     named = [str(tmp_path / "._a.jpg"), str(tmp_path / ".thumbs")]
     assert [path.name for path in list_photos(named).photos] == ["._a.jpg", "a.jpg"]
+
+
+@pytest.mark.parametrize("name", ["", "nowhere.jpg"])
+def test_no_name_is_not_the_current_folder(name):
+    with pytest.raises(UserError, match="no such file or folder; expected photos, videos"):
+        list_photos([name])

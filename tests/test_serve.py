@@ -110,3 +110,21 @@ runpy.run_module("dmfer_jax.serve", run_name="__main__")
     assert process.stderr.startswith("error: the page needs starlette")
     assert "pip install 'dmfer-jax[serve]'" in process.stderr
     assert process.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "proxy", "message"),
+    [
+        (["https://a.example"], None, "--names has 'https://a.example'; expected names as"),
+        (["a.example:8443"], None, "without https:// and port"),
+        ([], "nginx", "--proxy has 'nginx'; expected its IP address"),
+    ],
+)
+def test_names_and_proxies_that_match_nothing_are_refused(names, proxy, message):
+    with pytest.raises(UserError, match=message):
+        serve.check_addresses(names, proxy)
+
+
+def test_names_and_proxies_that_may_match_pass():
+    serve.check_addresses(["faces.example.org", "my-box"], "127.0.0.1, 10.0.0.0/8,::1")
+    serve.check_addresses([], "*")

@@ -143,12 +143,15 @@ def _open_header(encoded: bytes) -> Image.Image:
     if image.format == "EPS":  # a program, which Pillow would have Ghostscript run
         raise ValueError("it is a PostScript file and no image")
     # Each scan of a progressive JPEG goes over all pixels, and may itself have a few bytes.
-    if image.format in ("JPEG", "MPO") and encoded.count(b"\xff\xda") > _MOST_SCANS:
-        raise ValueError(f"it has more than {_MOST_SCANS:,} scans, and a photo has twenty at most")
+    if image.format in ("JPEG", "MPO"):
+        scans, pixels = encoded.count(b"\xff\xda"), image.width * image.height
+        if scans > _MOST_SCANS or scans * pixels > _MOST_SCANNED:
+            raise ValueError(f"it has {scans:,} scans, and a photo has twenty at most")
     return image
 
 
-_MOST_SCANS = 1000  # a film that a phone has put behind the photo has a few such bytes, too
+# A film that a phone has put behind the photo has a few such bytes, too.
+_MOST_SCANS, _MOST_SCANNED = 1000, 8 * 10**9
 
 
 @contextlib.contextmanager

@@ -119,6 +119,10 @@ def load_onnx(path: str | os.PathLike[str], *, threads: int = 0) -> Loaded:
             )
         except Exception as error:  # onnxruntime's errors have no class of their own
             raise ValueError(f"onnxruntime refuses it ({error})") from None
+        said = [manifest.image_size, manifest.image_size, manifest.channels], len(manifest.labels)
+        found = session.get_inputs()[0].shape[1:], session.get_outputs()[0].shape[-1]
+        if said != found:
+            raise ValueError(f"it says that it takes and gives {said}, and it is {found}")
 
     def call(images: np.ndarray) -> Sequence[Any]:
         return session.run(OUTPUTS, {"images": images})

@@ -39,7 +39,7 @@ def draw_faces(rgb: np.ndarray, faces: Sequence[Mapping[str, Any]], scale: float
         text = f"{face['expression']} {whole_percent(face['probabilities'][face['expression']])}"
         if face.get("track"):
             text = f"{face['track']}: {text}"
-        most = max(image.size) / 25
+        most = min(max(image.size) / 25, 400)
         font: Any = ImageFont.load_default(float(np.clip((right - left) / 8, 11, max(most, 11))))
         x0, y0, x1, y1 = draw.textbbox((0, 0), text, font=font)
         width, height = x1 - x0 + 2 * line, y1 - y0 + 2 * line

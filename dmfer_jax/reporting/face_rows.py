@@ -180,6 +180,10 @@ class RowFile:
         self.failed = 0
 
     def __enter__(self) -> Self:
+        if self._path.exists() and not (self._path.is_file() or self._path.is_dir()):
+            raise UserError(
+                f"{self._path} is no regular file; leave --out away, and rows go to the output"
+            )
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("a+b")

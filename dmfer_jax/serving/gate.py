@@ -10,6 +10,7 @@ cannot be rebound, so any is a fine host.
 import ipaddress
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -72,7 +73,7 @@ class Gate:
         self._names = {"localhost", *(name.lower().rstrip(".") for name in names)}
         self._client = Rate(limits.client_per_minute, limits.client_burst, limits.clients)
         self._all = Rate(limits.all_per_minute, limits.all_burst, 1)
-        self._taken = 0
+        self._held: Counter[str] = Counter()  # places, by whom
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves a request, as ASGI has it."""
@@ -105,14 +106,17 @@ class Gate:
         if scope["method"] != "POST":
             return await self._app(scope, receive, send)
         check_origin(headers)
-        self._check_rate(scope)
-        if self._taken >= self._limits.places:
+        client = name_client(scope["client"][0] if scope.get("client") else "")
+        limits = self._limits
+        if self._held.total() >= limits.places or self._held[client] >= limits.client_places:
             raise Refused(503, "many photos are waiting already; try again in a moment", 2)
-        self._taken += 1
+        self._check_rate(client)  # what found no place does not count
+        self._held[client] += 1
         try:
             await self._app(scope, receive, send)
         finally:
-            self._taken -= 1
+            self._held[client] -= 1
+            self._held += Counter()  # leaves who holds none
         return None
 
     def _check_host(self, headers: Headers) -> None:
@@ -125,9 +129,8 @@ class Gate:
             "or have it started with --names",
         )
 
-    def _check_rate(self, scope: Scope) -> None:
-        address = scope["client"][0] if scope.get("client") else ""
-        if wait := self._client.take(name_client(address)):
+    def _check_rate(self, client: str) -> None:
+        if wait := self._client.take(client):
             raise Refused(429, f"that were many photos at once; try again in {wait} s", wait)
         if wait := self._all.take(""):
             raise Refused(429, f"many people send photos just now; try again in {wait} s", wait)

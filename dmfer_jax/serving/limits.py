@@ -33,18 +33,20 @@ class Limits:
       upload_seconds: that the body of a request may take to arrive.
       places: requests with a photo that are received, wait or are worked on at once. Together
         with `upload_bytes` it bounds the memory that uploads take.
+      client_places: of these, those that one client may have.
       workers: photos that are worked on at once.
       client_per_minute: photos of one client, after a first `client_burst`.
       client_burst: photos that one client may send at once.
       all_per_minute: photos of all clients together, after a first `all_burst`.
       all_burst: photos that all clients together may send at once.
-      clients: addresses that are remembered, for a minute or so.
+      clients: addresses that are remembered, until the next photo half a minute later.
     """
 
     upload_bytes: int = 16 * 2**20
     pixels: int = 25_000_000
     upload_seconds: float = 30.0
     places: int = 24
+    client_places: int = 8
     workers: int = count_workers()
     client_per_minute: float = 60.0
     client_burst: int = 30
@@ -77,6 +79,9 @@ class Rate:
     def take(self, client: str) -> int:
         """Returns 0 and counts one if the client may pass, else the seconds to wait."""
         now = self._clock()
+        full_after = self._burst / self._per_second
+        while self._left and now - next(iter(self._left.values()))[1] > full_after:
+            self._left.popitem(last=False)  # as if never there
         left, then = self._left.get(client, (float(self._burst), now))
         left = min(left + (now - then) * self._per_second, float(self._burst))
         if left < 1:

@@ -172,7 +172,7 @@ def test_jpeg_of_endless_scans_is_refused_before_it_is_decoded():
     assert decode_image(photo, 64, 1).shape == (64, 64, 1)
     start = photo.index(b"\xff\xda")
     scan = photo[start : photo.index(b"\xff", start + 2)]
-    with pytest.raises(ValueError, match="it has more than 1,000 scans"):
+    with pytest.raises(ValueError, match=r"it has 1,00. scans, and a photo has twenty"):
         decode_image(photo[:start] + scan * 1001 + photo[start:], 64, 1)
 
 

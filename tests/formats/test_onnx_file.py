@@ -1,5 +1,6 @@
 """ONNX files give what the network gives, whatever its options, and say what it is."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from dmfer_jax.errors import UserError
 from dmfer_jax.exported import load_exported, onnx_file
+from dmfer_jax.formats import onnx_file as module
 from dmfer_jax.loading import load_weights
 from dmfer_jax.weights.portable import save_portable
 from tests.formats import exported_files
@@ -153,3 +155,13 @@ def test_other_files_are_refused(saved, tmp_path):
         load_exported(tmp_path / "nothing.onnx")
     with pytest.raises(UserError, match=r"end with \.stablehlo or \.onnx"):
         load_exported(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("field", [{"labels": ("a", "b")}, {"image_size": 24}])
+def test_file_that_says_other_than_it_computes_is_refused(saved, field, monkeypatch):
+    honest = module.unseal
+    monkeypatch.setattr(
+        module, "unseal", lambda *arguments: dataclasses.replace(honest(*arguments), **field)
+    )
+    with pytest.raises(UserError, match=r"it says that it takes and gives .*, and it is"):
+        load_exported(saved)

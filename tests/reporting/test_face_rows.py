@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -187,3 +189,10 @@ def test_table_tells_the_two_likeliest_and_why_there_is_no_face():
     assert "is empty" in table.format(record("a.jpg", 0, error="is empty"))
     assert "7" in table.format(record("v.mp4", seconds=1.5))
     assert "v.mp4 at 1.50 s" in table.format(record("v.mp4", seconds=1.5))
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (Path("/dev/full"), tmp_path / "pipe"):
+        with pytest.raises(UserError, match=f"{path} is no regular file; leave --out away"):
+            RowFile(path, Csv(["a"])).__enter__()

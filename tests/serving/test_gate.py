@@ -4,10 +4,11 @@ import functools
 
 import anyio
 import pytest
+from starlette.types import Message
 
 from dmfer_jax.serving import gate
-from dmfer_jax.serving.gate import Counts
-from dmfer_jax.serving.limits import Rate
+from dmfer_jax.serving.gate import Counts, answer_refused
+from dmfer_jax.serving.limits import Limits, Rate, Refused
 from tests.serving.tiny_server import FACE, refusal, two_faces
 
 
@@ -127,3 +128,38 @@ def test_only_counts_are_remembered(connect, capsys):
     client.get("/nothing")
     assert counts == Counts(photos=1, faces=2, explained=1, refused=2)
     assert capsys.readouterr() == ("", "")
+
+
+def test_one_client_leaves_places_to_the_others(monkeypatch):
+    async def serve(client: str) -> int:
+        async def never() -> dict:
+            await anyio.sleep_forever()
+            raise AssertionError
+
+        async def send(message: Message) -> None:
+            statuses.append(message.get("status"))
+
+        statuses: list = []
+        scope = {"type": "http", "method": "POST", "headers": [(b"host", b"localhost")]}
+        await house({**scope, "path": "/", "client": (client, 1)}, never, send)
+        return statuses[0]
+
+    async def app(scope, receive, send) -> None:
+        if scope["client"][0] == "held":
+            await anyio.sleep_forever()
+        await answer_refused(Refused(200, ""))(scope, receive, send)
+
+    async def ask() -> list[int]:
+        told = []
+        async with anyio.create_task_group() as held:
+            for _ in range(2):
+                held.start_soon(serve, "held")
+            await anyio.wait_all_tasks_blocked()
+            told = [await serve("held"), await serve("other")]
+            held.cancel_scope.cancel()
+        assert not house._held
+        return told
+
+    monkeypatch.setattr(gate, "_PATIENCE", 0.01)
+    house = gate.Gate(app, Limits(places=3, client_places=2), [], Counts())
+    assert anyio.run(ask) == [503, 200]

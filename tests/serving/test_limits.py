@@ -49,3 +49,15 @@ def test_no_more_clients_are_remembered_than_there_is_room_for():
 )
 def test_network_of_ipv6_is_one_client(address, expected):
     assert name_client(address) == expected
+
+
+def test_addresses_are_forgotten_when_they_could_be_new_ones():
+    now = [0.0]
+    rate = Rate(60, 30, 4096, lambda: now[0])
+    rate.take("203.0.113.7")
+    now[0] = 29.0
+    rate.take("203.0.113.8")
+    assert list(rate._left) == ["203.0.113.7", "203.0.113.8"]
+    now[0] = 31.0
+    rate.take("203.0.113.9")
+    assert list(rate._left) == ["203.0.113.8", "203.0.113.9"]

@@ -22,7 +22,7 @@ from tests.serving.tiny_server import FACE, encode, refusal
         (b"I am no photo", 415, "expected one of JPEG, PNG, WebP, GIF, BMP"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "no photo"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", 415, "no photo"),
-        (FACE[:-2] + b"\xff\xda" * 1001 + FACE[-2:], 422, "more than 1,000 scans"),
+        (FACE[:-2] + b"\xff\xda" * 1001 + FACE[-2:], 422, "1,002 scans, and a photo has"),
         (encode(np.zeros((9, 9), np.uint8), "TIFF"), 415, "no photo"),
         (FACE[: len(FACE) // 2], 422, "cannot be decoded"),
         (FACE[:100], 422, "damaged"),
