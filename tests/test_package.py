@@ -73,7 +73,7 @@ def imports_of(path: Path) -> set[str]:
         ("dmfer_jax/onnx_graph", "onnx_graph|models"),
         ("dmfer_jax/pytorch", "pytorch|loss_options|errors"),
         ("dmfer_jax/weights", "weights|models|reporting.plain_json|files|errors"),
-        ("data_builders", "data.images|data.builds|labels|errors"),
+        ("data_builders", "data.images|data.builds|labels|files|errors"),
     ],
 )
 def test_imports_point_down(room, allowed):
