@@ -105,8 +105,8 @@ def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
             "config.data.test_splits is there: nothing would be left to score. To train a model "
             "all the same, such as one to hand over, give --config.data.test_splits=()"
         )
-    lengths = len(train_split), config.train.batch_size, config.train.epochs
-    epoch_ends = pipeline.epoch_ends(*lengths)
+    train = config.train
+    epoch_ends = pipeline.epoch_ends(len(train_split), train.batch_size, train.epochs)
     if not epoch_ends[0]:
         raise UserError(
             f"config.train.batch_size is {config.train.batch_size}, more than the "

@@ -13,8 +13,6 @@ import numpy as np
 
 from dmfer_jax.errors import UserError
 
-_ANY_TEXT = ("utf-8", "surrogateescape")  # file names may hold any bytes
-
 
 @dataclass
 class Rows:
@@ -40,7 +38,7 @@ class Rows:
 
     def __post_init__(self) -> None:
         for name in self.names:
-            encoded(name)
+            check_text(name)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -85,9 +83,9 @@ class Survey:
         """Returns a text that two surveys share if they have the same rows, whatever packs them."""
         digest = hashlib.sha256()
         for split, rows in self.splits.items():
-            digest.update(f"{split} {len(rows)} {self.class_names}".encode(*_ANY_TEXT))
+            digest.update(f"{split} {len(rows)} {self.class_names}".encode())
             for name in rows.names:
-                digest.update(f"{name}\n".encode(*_ANY_TEXT))
+                digest.update(f"{name}\n".encode())
             columns = {**rows.fields, "": rows.labels, " ": rows.boxes}
             for name in sorted(columns):
                 _add(digest, columns[name])
@@ -151,14 +149,10 @@ def _check_differ(columns: dict[str, Sequence[str]], where: str) -> None:
             raise UserError(f"{where}: '{twice}' stands twice in {split}. Remove one of the two.")
 
 
-def encoded(name: str) -> bytes:
-    """Returns the name of a file in UTF-8.
-
-    Raises:
-      UserError: it is no text; systems take any bytes for a name.
-    """
+def check_text(name: str) -> None:
+    """Raises a `UserError` if a file's name is no text: systems take any bytes for one."""
     try:
-        return name.encode()
+        name.encode()
     except UnicodeEncodeError:
         raise UserError(
             f"the file name {name!r} is in no encoding that is known. Rename the file."

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from data_builders.common.source_files import IMAGE_SUFFIXES, SPLIT_FOLDERS, SourceFiles
-from data_builders.common.survey import encoded, some
+from data_builders.common.survey import check_text, some
 from dmfer_jax.errors import UserError
 from dmfer_jax.labels import parse_expression
 
@@ -97,7 +97,7 @@ def name_classes(
             "7 contempt; others count by the alphabet."
         )
     for name in written:
-        encoded(name)
+        check_text(name)
     if wrong := [name for name in written if len(name.splitlines()) != 1]:
         raise UserError(f"{files.source}: {wrong[0]!r} cannot name a class. Rename the folder.")
     if not _unknown_expressions(written):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from data_builders.common.source_files import SPLIT_FOLDERS, SourceFiles
 from data_builders.common.survey import some
 from data_builders.rafdb import published
-from data_builders.rafdb.listing import Entry, Listing, image_key, owners_split
+from data_builders.rafdb.listing import Entry, Listing, folder_number, image_key, owners_split
 from dmfer_jax.errors import UserError
 from dmfer_jax.labels import RAFDB_FOLDERS_MANET, RAFDB_LIST, Expression, parse_expression
 
@@ -83,7 +83,7 @@ def read_class_folders(
 
 
 def _is_class_folder(name: str) -> bool:
-    return (name.isascii() and name.isdigit() and len(name) < 3) or _parse_name(name) is not None
+    return folder_number(name) is not None or _parse_name(name) is not None
 
 
 def _parse_name(name: str) -> Expression | None:
@@ -132,7 +132,8 @@ def _labels_of_folders(
 ) -> tuple[dict[str, Expression], str]:
     """Returns what each class folder stands for, and how that was told, in words."""
     folders = sorted({placed.folder for placed in found})
-    numbers = {name: int(name) for name in folders if name.isdigit()}
+    told = {name: folder_number(name) for name in folders}
+    numbers = {name: number for name, number in told.items() if number is not None}
     if not numbers:
         names = {name: parse_expression(name) for name in folders}
         if Expression.CONTEMPT in names.values():

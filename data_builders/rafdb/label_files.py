@@ -4,7 +4,7 @@ import re
 
 from data_builders.common.source_files import SourceFiles
 from data_builders.common.tables import read_csv, read_words, whole_number
-from data_builders.rafdb.listing import Entry, Listing, image_key, of_compound_set
+from data_builders.rafdb.listing import Entry, Listing, folder_number, image_key, of_compound_set
 from dmfer_jax.errors import UserError
 from dmfer_jax.labels import RAFDB_LIST, Expression, parse_expression
 
@@ -110,8 +110,9 @@ def _check_folders_agree(files: SourceFiles, entries: list[Entry], images: list[
 
 
 def _label_of_folder(name: str) -> Expression | None:
-    if len(name) == 1 and name.isascii() and name.isdigit() and int(name) in _LABELS:
-        return RAFDB_LIST[int(name) - 1]
+    number = folder_number(name)
+    if number is not None and number in _LABELS:
+        return RAFDB_LIST[number - 1]
     try:
         return parse_expression(name)
     except ValueError:

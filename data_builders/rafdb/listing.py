@@ -49,6 +49,11 @@ class Listing:
     notes: list[str] = field(default_factory=list)
 
 
+def folder_number(name: str) -> int | None:
+    """Returns the number that a class folder is named by, such as 7; None if it is by none."""
+    return int(name) if name.isascii() and name.isdigit() and len(name) < 3 else None
+
+
 def image_key(name: str) -> str:
     """Returns what an image file is called in all layouts.
 

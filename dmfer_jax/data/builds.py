@@ -110,7 +110,7 @@ def facts(folder: Path) -> dict[str, Any]:
 
     Returns:
       `names`, those of the values of each field that is one of several. Unless it was drawn:
-      `layout`, what the source was taken for; `differs`, where it was not as published; and
+      `layout`, what the source was taken for; `differs`, where it was not as published;
       `fingerprint`, of its survey; and `images`, of the files that they were in.
     """
     with readable_build(folder):
