@@ -7,6 +7,7 @@ What a small archive may swell to is bounded.
 
 import contextlib
 import gzip
+import hashlib
 import io
 import lzma
 import os
@@ -125,6 +126,19 @@ def open_archive(
         if magic[_TAR_MAGIC_AT:] == _TAR_MAGIC:
             return _Tar(file, where)
     return None
+
+
+def are_same(first: tuple[Archive, Any], second: tuple[Archive, Any]) -> bool:
+    """Returns whether members of two archives, each with its token, hold the same bytes."""
+    if first[0].size(first[1]) != second[0].size(second[1]):
+        return False
+    with first[0].open(first[1]) as one, second[0].open(second[1]) as other:
+        return digest(one) == digest(other)
+
+
+def digest(stream: IO[bytes]) -> bytes:
+    """Returns the SHA-256 of what is left of a stream, however long."""
+    return hashlib.file_digest(stream, "sha256").digest()  # pyright: ignore[reportArgumentType]
 
 
 @contextlib.contextmanager

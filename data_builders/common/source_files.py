@@ -6,7 +6,6 @@ lie above.
 """
 
 import contextlib
-import hashlib
 import itertools
 import os
 import re
@@ -18,7 +17,9 @@ from data_builders.common.archives import (
     UNREADABLE_SUFFIXES,
     Archive,
     UnpackBudget,
+    are_same,
     copy_to_temporary_file,
+    digest,
     open_archive,
     readable,
 )
@@ -142,15 +143,14 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
     def size(self, path: str) -> int:
         """Returns the bytes of a file."""
         folder, _, name = path.rpartition("/")
-        place = self._folders[folder][name]
-        if place is not None:
+        if place := self._folders[folder][name]:
             return place[0].size(place[1])
         with readable(self.where(path)):
             return os.stat(f"{self._root}/{path}").st_size
 
     def _digest(self, path: str) -> bytes:
         with self.open(path) as stream:
-            return _digest(stream)
+            return digest(stream)
 
     def _read_from_disk(self, path: str, limit: int) -> bytes | None:
         """Reads a file on disk in a tenth of the time that `open` takes: there are a million.
@@ -288,7 +288,7 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
                         f"{archive.where} holds '{member}' twice, and which one is meant cannot be "
                         "known. Unpack it yourself and give the folder."
                     )
-                if not _are_same(first, place):
+                if not are_same(first, place):
                     raise UserError(
                         f"{other.where} and {archive.where} both hold '{member}', and not the same "
                         "one. Unpack each into a folder of its own, or take one away."
@@ -324,18 +324,6 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
             return file
         where = f"{self.source} ({path})"
         return copy_to_temporary_file(stream, where, self._stack, self._budget)
-
-
-def _are_same(first: tuple[Archive, Any], second: tuple[Archive, Any]) -> bool:
-    """Whether members of two archives hold the same bytes."""
-    if first[0].size(first[1]) != second[0].size(second[1]):
-        return False
-    with first[0].open(first[1]) as one, second[0].open(second[1]) as other:
-        return _digest(one) == _digest(other)
-
-
-def _digest(stream: IO[bytes]) -> bytes:
-    return hashlib.file_digest(stream, "sha256").digest()  # pyright: ignore[reportArgumentType]
 
 
 def _place_of(archive: Archive, path: str) -> str:
