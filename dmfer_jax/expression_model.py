@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from dmfer_jax import exported, loading
+from dmfer_jax.data.images import resized
 from dmfer_jax.errors import UserError
 from dmfer_jax.faces import FaceFinder, FoundFace, cut_out, scale_face
 from dmfer_jax.formats.program import Loaded
@@ -133,10 +134,7 @@ class ExpressionModel:
         pixels = rgb if channels == 3 else np.asarray(Image.fromarray(rgb).convert("L"))
         found = [] if aligned else self._finder(rgb)
         if aligned:
-            image = Image.fromarray(pixels)
-            if image.size != (size, size):  # as data.images.decode_image does
-                image = image.resize((size, size), Image.Resampling.BILINEAR)
-            crops = [np.asarray(image)]
+            crops = [resized(Image.fromarray(pixels), size)]
         else:
             crops = [cut_out(pixels, face.frame, size) for face in found]
         height, width = (round(length * scale) for length in rgb.shape[:2])

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from dmfer_jax.data.images import resized
 from dmfer_jax.errors import UserError
 
 WEIGHTS = Path(__file__).parent / "weights" / "centerface" / "centerface.onnx"
@@ -210,8 +211,8 @@ def cut_out(photo: np.ndarray, frame: Frame, size: int) -> np.ndarray:
     """Returns what a frame holds, upright.
 
     It is cut out with about as many pixels as it has in the photo, and then resized as
-    `data.images.decode_image` resizes a dataset's crops: bilinear, with antialiasing when it
-    shrinks. Beyond the photo's edge its outermost pixels go on.
+    a dataset's crops are (`data.images.resized`). Beyond the photo's edge its outermost pixels go
+    on.
 
     Args:
       photo: uint8 `[h, w]` or `[h, w, c]`.
@@ -237,9 +238,7 @@ def cut_out(photo: np.ndarray, frame: Frame, size: int) -> np.ndarray:
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    if pixels == size:
-        return cut
-    return np.asarray(Image.fromarray(cut).resize((size, size), Image.Resampling.BILINEAR))
+    return resized(Image.fromarray(cut), size)
 
 
 _MOST_CUT = 4096  # pixels; more of a face than any network takes

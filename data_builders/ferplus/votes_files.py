@@ -166,7 +166,8 @@ def _check_order(
         FERPLUS_VOTES[vote.votes.index(max(vote.votes))] == FER2013[face.emotion]
         for face, vote in zip(faces, votes, strict=True)
     ]
-    for start in range(0, len(agree) - _BLOCK + 1, _BLOCK):
+    last = len(agree) - _BLOCK
+    for start in [*range(0, last, _BLOCK), last] if last >= 0 else []:
         if (share := sum(agree[start : start + _BLOCK]) / _BLOCK) < _AGREEING:
             raise UserError(
                 f"{faces_file}, rows {start + 2} to {start + _BLOCK + 1}: {share:.0%} of the "

@@ -11,7 +11,14 @@ from typing import NamedTuple
 from data_builders.common.source_files import SPLIT_FOLDERS, SourceFiles
 from data_builders.common.survey import some
 from data_builders.rafdb import published
-from data_builders.rafdb.listing import Entry, Listing, folder_number, image_key, owners_split
+from data_builders.rafdb.listing import (
+    Entry,
+    Listing,
+    folder_expression,
+    folder_number,
+    image_key,
+    owners_split,
+)
 from dmfer_jax.errors import UserError
 from dmfer_jax.labels import RAFDB_FOLDERS_MANET, RAFDB_LIST, Expression, parse_expression
 
@@ -83,14 +90,7 @@ def read_class_folders(
 
 
 def _is_class_folder(name: str) -> bool:
-    return folder_number(name) is not None or _parse_name(name) is not None
-
-
-def _parse_name(name: str) -> Expression | None:
-    try:
-        return parse_expression(name)
-    except ValueError:
-        return None
+    return folder_number(name) is not None or folder_expression(name) is not None
 
 
 def _check_all_placed(

@@ -4,9 +4,16 @@ import re
 
 from data_builders.common.source_files import SourceFiles
 from data_builders.common.tables import read_csv, read_words, whole_number
-from data_builders.rafdb.listing import Entry, Listing, folder_number, image_key, of_compound_set
+from data_builders.rafdb.listing import (
+    Entry,
+    Listing,
+    folder_expression,
+    folder_number,
+    image_key,
+    of_compound_set,
+)
 from dmfer_jax.errors import UserError
-from dmfer_jax.labels import RAFDB_LIST, Expression, parse_expression
+from dmfer_jax.labels import RAFDB_LIST, Expression
 
 LIST_NAMES: tuple[str, ...] = ("list_patition_label.txt", "list_partition_label.txt")
 """The owners' own spelling, and the one that people correct it to."""
@@ -113,7 +120,4 @@ def _label_of_folder(name: str) -> Expression | None:
     number = folder_number(name)
     if number is not None and number in _LABELS:
         return RAFDB_LIST[number - 1]
-    try:
-        return parse_expression(name)
-    except ValueError:
-        return None
+    return folder_expression(name)

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from dmfer_jax.errors import UserError
-from dmfer_jax.labels import Expression
+from dmfer_jax.labels import Expression, parse_expression
 
 _ALIGNED_SUFFIX = "_aligned"
 _OWNERS_NAME = re.compile(r"(train|test)_\d+")
@@ -52,6 +52,14 @@ class Listing:
 def folder_number(name: str) -> int | None:
     """Returns the number that a class folder is named by, such as 7; None if it is by none."""
     return int(name) if name.isascii() and name.isdigit() and len(name) < 3 else None
+
+
+def folder_expression(name: str) -> Expression | None:
+    """Returns the expression that a class folder is named by; None if it is by none."""
+    try:
+        return parse_expression(name)
+    except ValueError:
+        return None
 
 
 def image_key(name: str) -> str:

@@ -46,9 +46,22 @@ def decode_image(encoded: bytes, size: int, channels: int, name: str = "") -> np
         raise UserError(
             f"image '{name}' cannot be decoded ({error}); rebuild the dataset from the source files"
         ) from error
+    return resized(image, size).reshape(size, size, channels)
+
+
+def resized(image: Image.Image, size: int) -> np.ndarray:
+    """Returns an image as large as a network takes it: bilinear, antialiased when it shrinks.
+
+    Args:
+      image: of mode "RGB" or "L"; one that is not square is squeezed.
+      size: height and width of the result, in pixels.
+
+    Returns:
+      uint8 `[size, size, 3]` or `[size, size]`.
+    """
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image, np.uint8).reshape(size, size, channels)
+    return np.asarray(image, np.uint8)
 
 
 def open_image(encoded: bytes, channels: int) -> Image.Image:

@@ -8,7 +8,7 @@ import numpy as np
 from dmfer_jax import run_folder
 from dmfer_jax.building import ensure_built
 from dmfer_jax.data import sources
-from dmfer_jax.data.images import decode_image
+from dmfer_jax.data.images import open_image, resized
 from dmfer_jax.errors import UserError
 from dmfer_jax.weights.sealing import Manifest
 
@@ -28,7 +28,7 @@ def images_of_folder(folder: Path, manifest: Manifest) -> np.ndarray:
 
     Raises:
       UserError: there is no such folder, or none of its files is named as a picture, or one cannot
-        be decoded.
+        be read.
     """
     endings = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
     named = (path for path in folder.rglob("*") if path.suffix.lower() in endings)
@@ -37,14 +37,18 @@ def images_of_folder(folder: Path, manifest: Manifest) -> np.ndarray:
         raise UserError(
             f"{folder} holds no picture ({', '.join(endings)}); expected a folder of aligned faces"
         )
-    return np.stack(
-        [
-            decode_image(
-                files[at].read_bytes(), manifest.image_size, manifest.channels, str(files[at])
-            )
-            for at in _spread(len(files))
-        ]
-    )
+    chosen = [_read(files[at], manifest) for at in _spread(len(files))]
+    return np.stack(chosen).reshape(-1, manifest.image_size, manifest.image_size, manifest.channels)
+
+
+def _read(path: Path, manifest: Manifest) -> np.ndarray:
+    try:
+        return resized(open_image(path.read_bytes(), manifest.channels), manifest.image_size)
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); expected an aligned face. Replace the file, or take "
+            "it out of the folder"
+        ) from error
 
 
 def images_of_run(workdir: Path) -> np.ndarray:
