@@ -54,7 +54,7 @@ def of_file(name: str, read: Callable[[Path], Any]) -> Callable[[Path], Callable
 
 def _go_on(path: Path, kind: face_rows.Csv | face_rows.Json) -> None:
     """Opens rows of an interrupted run, and appends to them."""
-    with face_rows.RowFile(path, kind) as file:
+    with face_rows.RowFile(path, kind, {"d.mp4"}) as file:
         file.write({**_PHOTOS[1], "width": 8, "height": 8, "note": ""})
 
 

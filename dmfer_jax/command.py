@@ -15,7 +15,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
@@ -135,9 +134,21 @@ def _check_names(argv: Sequence[str]) -> None:
 
 
 def _with_home(argv: list[str]) -> list[str]:
-    """Reads `--flag=~/path` as it is meant; of the shells, some leave the ~ there."""
+    """Reads `--flag=~/path` as it is meant; of the shells, some leave the ~ there.
+
+    All of them do behind the comma of a list.
+    """
     home = os.path.expanduser("~")
-    return [re.sub(r"^(--?[\w.]+=)~(?=/|$)", lambda found: found[1] + home, one) for one in argv]
+
+    def replace(found: re.Match[str]) -> str:
+        parts = found[3].split(",") if _is_list(found[2]) else [found[3]]
+        return found[1] + ",".join(re.sub(r"^~(?=/|$)", lambda _: home, part) for part in parts)
+
+    return [re.sub(r"^(--?([\w.]+)=)(.*)$", replace, one, flags=re.DOTALL) for one in argv]
+
+
+def _is_list(flag: str) -> bool:
+    return flag in flags.FLAGS and isinstance(flags.FLAGS[flag].parser, flags.ListParser)
 
 
 def _with_found_config(argv: list[str]) -> list[str]:
@@ -167,9 +178,11 @@ _KEPT_FROM = 0.3  # seconds of compiling: the steps, and not every small functio
 
 def _keep_compiled() -> None:
     """Keeps what JAX compiles, unless the environment says where or whether to."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    cache = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    if cache.startswith("~"):  # a service may have no home
+        return
     settings = {
-        "jax_compilation_cache_dir": str(home / "dmfer_jax" / "compiled"),
+        "jax_compilation_cache_dir": os.path.join(cache, "dmfer_jax", "compiled"),
         "jax_persistent_cache_min_compile_time_secs": _KEPT_FROM,
     }
     for name, value in settings.items():

@@ -107,7 +107,8 @@ class ExpressionModel:
         Raises:
           UserError: it is one photo in place of several.
         """
-        if isinstance(photos, (str, bytes, os.PathLike, Image.Image)):
+        a_photo = isinstance(photos, (str, bytes, os.PathLike, Image.Image))
+        if a_photo or (isinstance(photos, np.ndarray) and _is_photo(photos.shape)):
             raise UserError(
                 "stream takes a list of photos; call the model itself with a single one"
             )
@@ -247,6 +248,10 @@ def count_workers() -> int:
     if hasattr(os, "sched_getaffinity"):
         return min(len(os.sched_getaffinity(0)), 4)
     return min(os.cpu_count() or 1, 4)
+
+
+def _is_photo(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 2 or (len(shape) == 3 and shape[-1] == 3)
 
 
 def _name(photo: PhotoLike) -> str:

@@ -138,7 +138,7 @@ def predict_video(
       aligned: whether frames are crops of one face each.
     """
     if isinstance(source, int):
-        name = original = f"{face_rows.CAMERA}{source}, {time.strftime('%Y-%m-%d %H.%M.%S')}"
+        name = original = f"camera {source}, {time.strftime('%Y-%m-%d %H.%M.%S')}"
     else:
         name, original = _name(source), source
     if name in output.done:
@@ -170,7 +170,7 @@ def predict_video(
 
 @contextmanager
 def open_rows(
-    out: str, form: str, class_names: Sequence[str], drawn: Drawn | None
+    out: str, form: str, class_names: Sequence[str], videos: Sequence[Path], drawn: Drawn | None
 ) -> Iterator[Output]:
     """Yields where rows go.
 
@@ -178,6 +178,7 @@ def open_rows(
       out: the file; standard output if there is none.
       form: "table", "csv" or "json"; nothing leaves it to the name of the file.
       class_names: of the model.
+      videos: that are looked at; one that stands last in the file is begun again.
       drawn: where pictures go, if anywhere.
 
     Raises:
@@ -197,7 +198,7 @@ def open_rows(
         print(plain(rows.header), end="")
         yield Output(lambda record: _print(plain(rows.format(record))), set(), Counts(), drawn)
         return
-    with face_rows.RowFile(Path(out), rows) as file:
+    with face_rows.RowFile(Path(out), rows, {_name(video) for video in videos}) as file:
         yield Output(file.write, file.done, Counts(failed=file.failed), drawn)
 
 
@@ -216,9 +217,9 @@ def main(argv: Sequence[str]) -> None:
     # One program to compile, but for frames: they come one by one, and have few faces.
     buckets = (1, batch) if videos else (batch,)
     model = dmfer_jax.load(options.model, buckets=buckets, finder=FaceFinder(options.side))
-    with open_rows(options.out, options.format, model.class_names, drawn) as output:
+    names, aligned = model.class_names, options.aligned
+    with open_rows(options.out, options.format, names, listed.videos, drawn) as output:
         there = len(output.done)
-        aligned = options.aligned
         predict_photos(
             model, listed.photos, output, aligned=aligned, batch=batch, bar=bool(options.out)
         )
@@ -232,7 +233,7 @@ def main(argv: Sequence[str]) -> None:
 def _say_what_was_done(listed: Listed, counts: Counts, there: int) -> None:
     told = [f"photos and videos: {counts.looked_at:,}, faces: {counts.faces:,}"]
     if there:
-        told.append(f"there already: {there:,}")
+        told.append(f"there already: {there:,} (they stay; another --out has all anew)")
     if counts.failed:
         told.append(f"could not be read: {counts.failed:,} (their rows say why)")
     if undrawn := counts.undrawn:

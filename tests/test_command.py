@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 from absl import flags
 from ml_collections import config_flags
@@ -48,13 +49,26 @@ def test_the_environment_says_where_and_whether_it_is_kept(tmp_path):
 
 def test_home_is_meant_by_a_tilde_that_a_shell_left_there(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
-    given = ["train.py", "--workdir=~/runs", "--config.data.source=~", "--note=~ about", "~/x.jpg"]
-    assert command._with_home(given) == [
+    values = flags.FlagValues()
+    flags.DEFINE_list("runs", [], "Several.", values)
+    monkeypatch.setattr(flags, "FLAGS", values)
+    given = ["train.py", "--workdir=~/runs", "--config.data.source=~", "--runs=~/a,~/b,c~,~"]
+    kept = ["--note=~ about", "~/x.jpg", "--workdir=a,~/b"]
+    assert command._with_home([*given, *kept]) == [
         "train.py",
         "--workdir=/home/ann/runs",
         "--config.data.source=/home/ann",
-        *given[3:],
+        "--runs=/home/ann/a,/home/ann/b,c~,/home/ann",
+        *kept,
     ]
+
+
+def test_nothing_is_kept_where_there_is_no_home(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    before = jax.config.jax_compilation_cache_dir
+    command._keep_compiled()
+    assert jax.config.jax_compilation_cache_dir == before
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,10 @@ def test_many_photos_are_told_in_their_order_and_a_broken_one_stops_nothing(mode
         assert one.faces[0].probabilities == pytest.approx(alone, abs=1e-6)
 
 
-@pytest.mark.parametrize("photo", ["photo.jpg", b"bytes", ASTRONAUT])
+@pytest.mark.parametrize(
+    "photo",
+    ["photo.jpg", b"bytes", ASTRONAUT, np.zeros((8, 9, 3), np.uint8), np.zeros((8, 9), np.uint8)],
+)
 def test_one_photo_is_no_list_of_photos(model, photo):
     with pytest.raises(UserError, match="stream takes a list of photos"):
         next(model.stream(photo))

@@ -10,7 +10,7 @@ import fcntl
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -27,10 +27,6 @@ Record = Mapping[str, Any]
 
 A face: track (None of a photo), expression, probabilities, box, landmarks, score.
 """
-
-
-CAMERA = "camera "
-"""What the name of a camera's frames begins with, before its number and when it was opened."""
 
 
 class Csv:
@@ -162,20 +158,21 @@ class RowFile:
     """A file of rows that grows; a context manager, which holds it for this process.
 
     On entering, what an interrupted run left is read: a row that is not whole is cut off, and so
-    are all rows of a photo that lacks some, and of a video that stands last. What a camera saw
-    cannot be had again, and stays.
+    are all rows of a photo that lacks some, and of a video that stands last and may have ended
+    before its time, if it is looked at again.
 
     Args:
       path: the file; made if it is not there.
       rows: its format.
+      again: names of the videos that this run can look at.
 
     Attributes:
       done: names of the photos and videos that are in it.
       failed: how many of them could not be read.
     """
 
-    def __init__(self, path: Path, rows: Csv | Json) -> None:
-        self._path, self._rows = path, rows
+    def __init__(self, path: Path, rows: Csv | Json, again: Collection[str] = ()) -> None:
+        self._path, self._rows, self._again = path, rows, again
         self.done: set[str] = set()
         self.failed = 0
 
@@ -269,7 +266,7 @@ class RowFile:
         begins = self._rows.begins.encode()
         if lines.tail[: len(begins)] != begins[: len(lines.tail)]:
             raise self._is_other("its last line is none")
-        if last and last.is_frame and not last.photo.startswith(CAMERA):
+        if last and last.is_frame and last.photo in self._again:
             self.done.discard(last.photo)
             return start
         return end

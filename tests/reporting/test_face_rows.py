@@ -110,14 +110,18 @@ def test_done_and_failed_count_what_was_there(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [Csv(NAMES), Json(NAMES)])
-def test_a_video_that_stands_last_is_begun_again(rows, tmp_path):
+def test_a_video_that_stands_last_is_begun_again_where_it_is_named(rows, tmp_path):
     frames = [record("v.mp4", 2, seconds=0.04 * frame) for frame in range(3)]
     write(tmp_path / "rows", rows, RECORDS)
     before = (tmp_path / "rows").read_bytes()
     with RowFile(tmp_path / "rows", rows) as file:
         for frame in frames:
             file.write(frame)
-    with RowFile(tmp_path / "rows", rows) as file:
+    whole = (tmp_path / "rows").read_bytes()
+    with RowFile(tmp_path / "rows", rows, {"another.mp4"}) as file:
+        assert "v.mp4" in file.done  # it may be whole, and nobody would make its rows anew
+    assert (tmp_path / "rows").read_bytes() == whole
+    with RowFile(tmp_path / "rows", rows, {"v.mp4"}) as file:
         assert "v.mp4" not in file.done
     assert (tmp_path / "rows").read_bytes() == before
 
