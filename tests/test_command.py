@@ -66,9 +66,9 @@ def test_home_is_meant_by_a_tilde_that_a_shell_left_there(monkeypatch):
 def test_nothing_is_kept_where_there_is_no_home(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    before = jax.config.read("jax_compilation_cache_dir")
+    before = jax.config.values["jax_compilation_cache_dir"]
     command._keep_compiled()
-    assert jax.config.read("jax_compilation_cache_dir") == before
+    assert jax.config.values["jax_compilation_cache_dir"] == before
 
 
 @pytest.mark.parametrize(
