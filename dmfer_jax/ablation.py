@@ -46,6 +46,7 @@ class Ablation(NamedTuple):
     Attributes:
       experiment: its name in rows and tables.
       config_path: the config file that it is of.
+      config: of that file, with changes, and without a variant's fields.
       out: its folder.
       baseline: the variant that the others are compared with.
       variants: {name: the fields that it sets}, without those that set nothing of their own.
@@ -57,6 +58,7 @@ class Ablation(NamedTuple):
 
     experiment: str
     config_path: str
+    config: ConfigDict
     out: Path
     baseline: str
     variants: dict[str, dict[str, object]]
@@ -64,6 +66,12 @@ class Ablation(NamedTuple):
     runs: list[PlannedRun]
     stress: bool
     steps: dict[str, str]
+
+    def run(self, variant: str, seed: int) -> PlannedRun:
+        """Returns what a variant's run with a seed is to be."""
+        of_seed = grids.apply(self.config, variant, self.variants[variant])
+        of_seed.seed = seed
+        return PlannedRun(variant, of_seed, self.out / variant / f"seed{seed}")
 
 
 def plan(
@@ -106,17 +114,21 @@ def plan(
         if name not in variants:
             reason = "is the baseline itself here" if name in same else "is no variant of the grid"
             raise UserError(f"--only: '{name}' {reason}; there are {', '.join(variants)}")
-    runs = []
-    for seed in range(seeds):
-        for variant in dict.fromkeys(only) or variants:
-            of_seed = configs[variant].copy_and_resolve_references()
-            of_seed.seed = seed
-            runs.append(PlannedRun(variant, of_seed, out / variant / f"seed{seed}"))
-    experiment = f"{Path(config_path).stem}-{Path(grid_name).stem}"
-    steps = {name: one for name, one in grid.steps.items() if {name, one} <= variants.keys()}
-    return Ablation(
-        experiment, config_path, out, grid.baseline, variants, same, runs, stress, steps
+    planned = Ablation(
+        experiment=f"{Path(config_path).stem}-{Path(grid_name).stem}",
+        config_path=config_path,
+        config=config,
+        out=out,
+        baseline=grid.baseline,
+        variants=variants,
+        same=same,
+        runs=[],
+        stress=stress,
+        steps={name: one for name, one in grid.steps.items() if {name, one} <= variants.keys()},
     )
+    chosen = [*dict.fromkeys(only)] or [*variants]
+    runs = [planned.run(variant, seed) for seed in range(seeds) for variant in chosen]
+    return planned._replace(runs=runs)
 
 
 def check_scored(config: ConfigDict) -> None:
@@ -137,15 +149,21 @@ def read_own_rows(ablation: Ablation) -> list[dict[str, str]]:
     """Returns the rows that are in the folder of an ablation.
 
     Raises:
-      UserError: they are of another experiment.
+      UserError: they are of another experiment, or of runs of other configs, whether these are to
+        be run now or not: all stand in one table. The message lists the fields that differ.
     """
     there = rows.read_rows(ablation.out / ROWS)
+    digests: dict[tuple[str, str], set[str]] = {}
     for row in there:
         if row["experiment"] != ablation.experiment:
             raise UserError(
                 f"{ablation.out / ROWS} is of the experiment '{row['experiment']}', and this one "
                 f"is '{ablation.experiment}'; give another --out"
             )
+        if row["variant"] in ablation.variants and row["seed"].isdecimal():
+            digests.setdefault((row["variant"], row["seed"]), set()).add(row["config_digest"])
+    for (variant, seed), found in digests.items():
+        _check_same(ablation.run(variant, int(seed)), found)
     return there
 
 
@@ -160,18 +178,14 @@ def find_states(ablation: Ablation) -> dict[str, str]:
     """
     there = read_own_rows(ablation)
     told, states = {_told(row) for row in there}, {}
+    finished = {(row["variant"], row["seed"]) for row in there}
     for run in ablation.runs:
-        digests = {
-            row["config_digest"]
-            for row in there
-            if (row["variant"], row["seed"]) == (run.variant, str(run.config.seed))
-        }
-        _check_same(run, digests)
+        _check_same(run, set())
         if (run.workdir / "report.json").is_file():
             made = _rows_of(ablation, run)
             left = _lacks_stress(ablation, run, made) or not {_told(row) for row in made} <= told
             states[run.name] = "trained" if left else "done"
-        elif digests:
+        elif (run.variant, str(run.config.seed)) in finished:
             states[run.name] = "done"  # whose folder was removed
         else:
             states[run.name] = "begun" if (run.workdir / "checkpoints").is_dir() else "left"

@@ -13,31 +13,13 @@ from typing import Any
 
 import pytest
 
-from dmfer_jax import ablate, ablation, config, run_lock, run_queue
+from dmfer_jax import ablate, ablation, run_lock, run_queue
 from dmfer_jax.ablation import ROWS, Ablation
 from dmfer_jax.errors import UserError
-from dmfer_jax.interruption import Interruption
 from dmfer_jax.reporting import result_tables, rows
 from dmfer_jax.reporting.predictions import read_run_predictions
-from tests.made_up import leave_run, leave_stress
-
-CONFIG = """
-from tests.conftest import make_tiny_config
-
-def get_config():
-    config = make_tiny_config("records")
-    config.data.test_splits = ("test",)
-    config.model.scales, config.model.attention = "deep", "none"
-    config.train.epochs = 1
-    return config
-"""
-GRID = """
-from dmfer_jax.grids import Grid
-
-def get_grid():
-    none = {"loss.name": "none"}
-    return Grid("plain", {"plain": none, "cosine": {}, "shaken": none | {"augment.shift": 0.06}})
-"""
+from tests.made_up import leave_stress
+from tests.tiny_ablation import CONFIG, GRID, Trainer, plan
 
 
 @pytest.fixture
@@ -46,45 +28,6 @@ def planned(tmp_path: Path) -> Ablation:
     (tmp_path / "tiny.py").write_text(CONFIG)
     (tmp_path / "parts.py").write_text(GRID)
     return plan(tmp_path)
-
-
-def plan(
-    folder: Path,
-    seeds: int = 2,
-    only: tuple[str, ...] = (),
-    fields: dict[str, Any] | None = None,
-    stress: bool = False,
-) -> Ablation:
-    path = str(folder / "tiny.py")
-    changed = config.load_config(path)
-    changed.update_from_flattened_dict(fields or {})
-    grid, out = str(folder / "parts.py"), folder / "out"
-    return ablation.plan(path, changed, grid, seeds, out, only, stress)
-
-
-class Trainer:
-    """Stands for training and scoring under harm: notes each, and leaves what it would leave."""
-
-    def __init__(self, planned: Ablation, statuses: dict[str, int] | None = None):
-        self._runs = {f"--workdir={run.workdir}": run for run in planned.runs}
-        self._statuses = statuses or {}
-        self.names: list[str] = []
-        self.harmed: list[str] = []
-        self.commands: list[list[str]] = []
-
-    def __call__(self, command: list[str], interruption: Interruption) -> int:
-        run = self._runs[command[-1]]
-        if command[2] == "dmfer_jax.evaluate":
-            assert "--stress" in command
-            self.harmed.append(run.name)
-            leave_stress(run.workdir)
-            return 0
-        self.names.append(run.name)
-        self.commands.append(command)
-        status = self._statuses.get(run.name, 0)
-        if not status:
-            leave_run(run.workdir, run.config, [1, 0, 1, run.config.seed])
-        return status
 
 
 def test_runs_are_planned_seed_by_seed_without_what_is_the_baseline_itself(planned):
@@ -226,6 +169,19 @@ def test_run_of_another_config_under_the_same_name_is_refused_by_field(planned, 
         ablation.find_states(other)
     with pytest.raises(UserError, match="is of the experiment 'tiny-parts', and this one is 'tiny"):
         ablation.find_states(planned._replace(experiment="tiny-losses"))
+
+
+def test_runs_of_two_configs_stand_in_no_table_whichever_are_run(planned, tmp_path):
+    first = plan(tmp_path, only=("plain",))
+    ablation.run_all(first, Trainer(first))
+    fields = {"optimizer.learning_rate": 0.5}
+    of_other = r"plain/seed0 is of .*: optimizer\.learning_rate was 1\.0 and is 0\.5"
+    with pytest.raises(UserError, match=of_other):
+        ablation.run_all(plan(tmp_path, only=("cosine",), fields=fields), Trainer(planned))
+    with pytest.raises(UserError, match=of_other):
+        ablate.show_findings(plan(tmp_path, fields=fields))
+    assert not (planned.out / "cosine").exists()
+    assert not (planned.out / "table.md").exists()
 
 
 def test_failed_run_keeps_no_other_from_being_done_and_is_tried_again(planned):
