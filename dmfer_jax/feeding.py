@@ -80,10 +80,12 @@ class Feed:
         """Yields every example once, the batches of `pipeline.eval_batches`.
 
         Args:
-          batch_size: over all devices and hosts together; rounded up to what they can share.
+          batch_size: over all devices and hosts together, at the most; rounded up to what they can
+            share. A split that is smaller has a smaller one, a power of two.
         """
         options = _host_and_hosts()
-        of_host = round_up(batch_size, self.mesh) // jax.process_count()
+        enough = 1 << max(len(self.split) - 1, 0).bit_length()  # the rest would be padding
+        of_host = round_up(min(batch_size, enough), self.mesh) // jax.process_count()
         if not self.resident:
             return _put_ahead(pipeline.eval_batches(self.split, of_host, **options), self.mesh)
         return map(self._gathered, pipeline.eval_positions(self.split, of_host, **options))

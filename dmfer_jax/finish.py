@@ -1,6 +1,6 @@
 """What comes after the last step of a run: its scores, its report and its figures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,11 @@ def make_report(
       load: reads the state of a checkpoint.
       said: gets the last epoch's predictions of each split.
     """
-    feeds, missing = load_scored(run)
-    config = run.config
-    scored = {"last": score_checkpoint(eval_step, train_state, feeds, config, note["epoch"], said)}
+    config, here = run.config, run.description["environment"]
+    if missing := find_missing(run):
+        print(f"not scored, since the source has no such rows: {', '.join(missing)}")
+    feeds, epoch = feeds_to_score(run), note["epoch"]
+    scored = {"last": score_checkpoint(eval_step, train_state, feeds, config, epoch, said)}
     best_step: int | None = None
     if run.valid_feed:
         best_step = distributed.decided_by_main(lambda: checkpoints.step("best"))
@@ -45,12 +47,15 @@ def make_report(
         scored["best"] = scored["last"]
     elif best_step is not None:
         distributed.wait_until_seen(checkpoints.folder / str(best_step))
-        epoch = checkpoints.note(best_step)["epoch"]
+        feeds, epoch = feeds_to_score(run), checkpoints.note(best_step)["epoch"]
         scored["best"] = score_checkpoint(eval_step, load(best_step), feeds, config, epoch)
     if lost := find_lost_best(run, best_step):
         print(lost)
+    trained = note["run"]["environment"]  # the same command may be given again, anywhere
     return {
         **run.description,
+        "environment": trained,
+        **({"scored_in": here} if here != trained else {}),
         **initial.describe_start(run.workdir),
         "not_scored": missing,
         **({"best_lost": lost} if lost else {}),
@@ -67,27 +72,24 @@ def make_report(
     }
 
 
-def load_scored(run: Run) -> tuple[list[Feed], list[str]]:
-    """Returns what a run that is over is scored on, and test splits that the build does not have.
-
-    It is the validation split, unless that was trained on, and the test splits.
-    """
-    options = run.config.data
+def find_missing(run: Run) -> list[str]:
+    """Returns the names of test splits that the build does not have."""
     built = split_names(run.dataset_dir)
-    missing = [name for name in options.test_splits if name not in built]
-    feeds = [run.valid_feed] if run.valid_feed else []
-    feeds += [
-        Feed(
-            sources.load_split(run.dataset_dir, name, options, train=False),
-            run.mesh,
-            options.device_gib,
-        )
-        for name in options.test_splits
-        if name in built
-    ]
-    if missing:
-        print(f"not scored, since the source has no such rows: {', '.join(missing)}")
-    return feeds, missing
+    return [name for name in run.config.data.test_splits if name not in built]
+
+
+def feeds_to_score(run: Run) -> Iterator[Feed]:
+    """Yields what a run that is over is scored on, one after the other on the devices.
+
+    It is the validation split, unless that was trained on, and the test splits that are there.
+    """
+    options, missing = run.config.data, find_missing(run)
+    if run.valid_feed:
+        yield run.valid_feed
+    for name in options.test_splits:
+        if name not in missing:
+            split = sources.load_split(run.dataset_dir, name, options, train=False)
+            yield Feed(split, run.mesh, options.device_gib)
 
 
 def find_lost_best(run: Run, best_step: int | None) -> str | None:

@@ -68,7 +68,8 @@ def read_initial_weights(
       The weights; None where the run goes on, or begins with random ones.
 
     Raises:
-      UserError: the file cannot be used, or the run that goes on began with another.
+      UserError: the file cannot be used, process 0 has another, or the run that goes on began with
+        another.
     """
     fields: Any = config
     if not begins:
@@ -96,6 +97,11 @@ def read_initial_weights(
         print("".join(f"  {line}\n" for line in found.lines()), end="")
         text = json.dumps(record, indent=2) + "\n"
         files.write_text(workdir / _RECORD, text)
+    elif (of_main := (_recorded(workdir) or record)["sha256"]) != record["sha256"]:
+        raise UserError(
+            f"config.init_from={path} has SHA-256 {record['sha256']} here, and {of_main} in "
+            "process 0; all hosts need the same file"
+        )
     return InitialWeights(found.taken, found.fitted)
 
 

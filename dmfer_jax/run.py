@@ -116,9 +116,11 @@ def start_run(config: ConfigDict, workdir: Path, dataset_dir: Path) -> Run:
     for name in {*options.test_splits} & {*split_names(dataset_dir)}:
         sources.load_split(dataset_dir, name, options, train=False)  # else found out at the end
     description = describe_run(config, dataset_dir)
-    if not distributed.is_main():
+    if distributed.is_main():
+        run_folder.save_config(workdir, config)
+    else:
         distributed.check_shared(workdir / "config.json")
-    run_folder.save_config(workdir, config)
+        run_folder.check_config_of_main(workdir, config)
     schedule = make_schedule(config, epoch_ends[-1])
     return Run(
         config=config,

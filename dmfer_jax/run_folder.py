@@ -30,6 +30,21 @@ def save_config(workdir: Path, config: ConfigDict) -> None:
     write_config(workdir, config)
 
 
+def check_config_of_main(workdir: Path, config: ConfigDict) -> None:
+    """Refuses another config than process 0 has just written; hosts may keep files elsewhere.
+
+    Raises:
+      UserError: it differs; the message names a field.
+    """
+    of_main, here = flatten(_read_config(workdir / "config.json")), flatten(config)
+    for field in sorted(here.keys() - {*_OF_HOST}):
+        if here[field] != of_main.get(field):
+            raise UserError(
+                f"config.{field} is {here[field]!r} here, and {of_main.get(field)!r} in process 0; "
+                "start all processes by the same command"
+            )
+
+
 def write_config(workdir: Path, config: ConfigDict) -> None:
     """Writes `workdir/config.json`, whatever is there."""
     text = json.dumps(json.loads(config.to_json_best_effort()), indent=2) + "\n"
@@ -152,6 +167,9 @@ def _read_config(path: Path) -> ConfigDict:
             "in each checkpoint's checkpoint.json, too, under note.config: copy it from there."
         ) from error
 
+
+_OF_HOST = ("init_from", "data.source", "data.data_dir", "data.workers")
+"""Fields that may differ between the hosts of one run; of `init_from` the path alone."""
 
 MAY_CHANGE = (
     "init_from",  # a path; that the file is the same is checked in `initial`

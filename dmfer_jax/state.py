@@ -43,8 +43,11 @@ class TrainState(flax.struct.PyTreeNode):
         return {"params": self.params, "batch_stats": self.batch_stats}
 
     def class_centers(self) -> jax.Array | None:
-        """The class centers `[K, C]`, wherever they live; None if the loss has none."""
-        return self.params.get("centers", self.centers)
+        """The class centers `[K, C]`, wherever they live; None if the loss has none.
+
+        Learned ones are those of the variables that are evaluated.
+        """
+        return self.eval_variables()["params"].get("centers", self.centers)
 
 
 def with_variables(state: TrainState, variables: Any) -> TrainState:

@@ -187,8 +187,9 @@ class FromFile:
         """What the evaluation step takes."""
         return self.variables
 
-    def class_centers(self) -> None:
-        """Files have none."""
+    def class_centers(self) -> Any:
+        """The class centers where they are parameters; others are in no file."""
+        return self.params.get("centers")
 
 
 def _number(training: Mapping[str, Any], name: str) -> Any:

@@ -157,6 +157,20 @@ def test_file_that_does_not_fit_is_named_and_leaves_no_record(tiny_config, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["other.pth"]
 
 
+def test_a_process_that_has_another_file_than_process_0_does_not_begin(
+    tiny_config, tmp_path, monkeypatch
+):
+    arrays = as_torchvision(file_arrays(tiny_config))
+    tiny_config.init_from = str(write(tmp_path / "first.pth", arrays))
+    begin(tiny_config, tmp_path)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    begin(tiny_config, tmp_path)
+    arrays[min(arrays)] = arrays[min(arrays)] + 1
+    tiny_config.init_from = str(write(tmp_path / "first.pth", arrays))
+    with pytest.raises(UserError, match=r"first\.pth has SHA-256 .* here, and .* in process 0"):
+        begin(tiny_config, tmp_path)
+
+
 def test_random_beginning_forgets_one_that_was_never_saved(tiny_config, tmp_path):
     (tmp_path / "initial_weights.json").write_text('{"file": "x", "sha256": "y"}')
     assert begin(tiny_config, tmp_path) is None

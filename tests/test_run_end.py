@@ -1,13 +1,14 @@
 """The end of a run: what it is scored on is known before, and a signal is heard to the last."""
 
 import itertools
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dmfer_jax import loop, train
+from dmfer_jax import describe, loop, train
 from dmfer_jax.data import sources
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import figures
@@ -45,3 +46,18 @@ def test_unusable_test_images_are_found_before_the_first_step(tiny_config, tmp_p
     with pytest.raises(UserError, match="test_pose is damaged"):
         train.train(tiny_config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_report_that_is_made_again_tells_where_the_run_was_trained(
+    tiny_config, finished, tmp_path, monkeypatch
+):
+    shutil.copytree(finished[0], tmp_path / "run")
+    honest = describe.describe_environment
+    monkeypatch.setattr(
+        describe, "describe_environment", lambda: {**honest(), "commit": "of today"}
+    )
+    monkeypatch.setattr(figures, "draw_report_figures", lambda *_: [])
+    again = train.train(tiny_config, tmp_path / "run")
+    assert again["environment"] == finished[1]["environment"]
+    assert again["scored_in"]["commit"] == "of today"
+    assert "scored_in" not in finished[1]

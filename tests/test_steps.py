@@ -191,6 +191,8 @@ def test_learned_centers_are_parameters_and_get_a_gradient(smallest_config):
     train_state, _ = train_step(train_state, batch)
     after = np.asarray(train_state.class_centers())
     assert (np.abs(after - before).max(axis=1) > 0).all()  # absent ones too: they are repelled
+    averaged = train_state.replace(ema={"params": {"centers": before}, "batch_stats": {}})
+    np.testing.assert_array_equal(averaged.class_centers(), before)  # those that are scored
 
 
 @pytest.mark.parametrize("name", ["none", "cosface", "arcface"])

@@ -199,7 +199,7 @@ def test_only_what_is_trained_on_follows_the_protocol_of_training(
 
     monkeypatch.setattr(sources, "load_split", load)
     begun = begin()
-    finish.load_scored(begun)
+    list(finish.feeds_to_score(begun))
     evaluate.evaluate(subjects.of_run(finished[0], "last"), ["test"])
     assert {name for name, trained in asked if trained} == {"train"}
     assert {name for name, trained in asked if not trained} >= {"valid", "test", "test_pose"}

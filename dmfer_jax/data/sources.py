@@ -162,7 +162,9 @@ def load_split(dataset_dir: Path, name: str, options: ConfigDict, *, train: bool
         keep, labels, targets = _without_columns(keep, targets, columns)
     positions = np.flatnonzero(keep)
     if given.limit:
-        positions = positions[: given.limit]
+        of = np.repeat(np.arange(len(sizes)), sizes)[positions]
+        firsts = [positions[of == part][: given.limit] for part in range(len(sizes))]
+        positions = np.concatenate(firsts)
     if not len(positions):
         of_votes = f" under '{protocol}'" if "votes_new" in fields else ""
         dropped = f" without {', '.join(given.drop_classes)}" if given.drop_classes else ""

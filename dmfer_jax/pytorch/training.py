@@ -132,8 +132,11 @@ class Trainer:
         return self._averaged() if self.ema is None else self.ema
 
     def class_centers(self) -> Tensor | None:
-        """The class centers `[K, C]` of the config's loss, wherever they live; None without one."""
-        return getattr(self.model, "centers", None) if self.centers is None else self.centers
+        """The class centers `[K, C]` of the config's loss, wherever they live; None without one.
+
+        Learned ones are those of the variables that are evaluated.
+        """
+        return self.eval_variables().get("centers") if self.centers is None else self.centers
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that steps change, for `torch.save`."""

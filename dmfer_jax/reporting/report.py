@@ -16,6 +16,7 @@ A report is a plain dict:
     sampling, class_weights   as in the configuration; where examples or losses were balanced
     config        the configuration, as a dict
     environment   what it ran on, of `environment.describe_environment`
+    scored_in     the same of a finished run whose command was given again elsewhere, or later
     not_scored    of a run: test splits that the build does not have
     train         epochs, steps, examples, seconds, cpu_seconds (of all cores), images_per_second,
                   and input_wait_share, the share of its time that the loop waited for input;

@@ -160,6 +160,17 @@ def test_limit_takes_the_first_examples_that_the_protocol_keeps(ferplus_dir, lim
     assert len(split) == len(split.images) == len(split.targets) == len(split.repeated)
 
 
+def test_limit_is_that_of_each_split_where_two_are_trained_on(faces_dir):
+    options = data(image_size=24, channels=3, limit=3)
+    alone = [load_split(faces_dir, name, options, train=True) for name in ("train", "valid")]
+    both = load_split(faces_dir, "train+valid", options, train=True)
+    assert len(both) == 6
+    np.testing.assert_array_equal(both.rows, np.concatenate([split.rows for split in alone]))
+    np.testing.assert_array_equal(
+        np.asarray(both.images), np.concatenate([np.asarray(split.images) for split in alone])
+    )
+
+
 def test_split_that_does_not_fit_in_memory_gives_the_same_images(faces_dir):
     in_memory = load_split(faces_dir, "valid", data(image_size=24, channels=3), train=False)
     options = data(image_size=24, channels=3, memory_gib=0.0)
