@@ -76,6 +76,7 @@ def prepare(
     builder_class = _builder_class(dataset)
     place = Path(os.path.expanduser(data_dir)) / name
     if not builder_class.needs_source:
+        _check_options(builder_class, options or {})
         with builds.readable_build(place / variant):
             builder = builder_class(
                 config=variant or None, data_dir=place.parent, file_format="array_record"
@@ -121,6 +122,7 @@ def dry_run(
     variant = dataset.partition("/")[2]
     builder_class = _builder_class(dataset)
     if not builder_class.needs_source:
+        _check_options(builder_class, options or {})
         console.print(f"{dataset} is drawn on this machine; there is no source to look at.")
         return
     with _opened(dataset, source) as files:
@@ -214,9 +216,7 @@ def _survey(
 ) -> Any:
     """Surveys a source and prints what it was taken for."""
     options = options or {}
-    taken = inspect.signature(builder_class.survey).parameters
-    if unknown := set(options) - set(taken):
-        raise UserError(f"--{min(unknown)} makes no sense for {builder_class.name}")
+    _check_options(builder_class, options)
     found = builder_class.survey(files, variant, **options)
     _print(console, f"Found: {found.layout}")
     notes = found.notes
@@ -234,6 +234,12 @@ def _survey(
         counts = {split: found.counts(split) for split in found.splits}
         tables.print_class_counts(console, found.class_names, counts, found.published)
     return found
+
+
+def _check_options(builder_class: Any, options: Mapping[str, Any]) -> None:
+    taken = inspect.signature(builder_class.survey).parameters
+    if unknown := set(options) - set(taken):
+        raise UserError(f"--{min(unknown)} makes no sense for {builder_class.name}")
 
 
 def _print_protocols(

@@ -9,7 +9,7 @@ its last line, the figure's numbers as one line of JSON.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 
@@ -21,17 +21,30 @@ from dmfer_jax.explaining.scores import draw_confusion, draw_curves, draw_recall
 from dmfer_jax.explaining.subject import Asked
 from dmfer_jax.reporting import drawing, plain_json
 
-FIGURES: dict[str, Callable[[Asked], dict[str, Any]]] = {
-    "tsne": draw_tsne,
-    "gradcam": draw_gradcam,
-    "attention": draw_attention,
-    "reliability": draw_reliability,
-    "recall": draw_recall,
-    "confusion": draw_confusion,
-    "curves": draw_curves,
-    "centers": draw_centers,
+
+class Figure(NamedTuple):
+    """A figure that can be drawn.
+
+    Attributes:
+      draw: draws it and returns its numbers.
+      reads: of the flags, beside `--workdir` and `--out`, those that make a difference to it.
+    """
+
+    draw: Callable[[Asked], dict[str, Any]]
+    reads: tuple[str, ...] = ()
+
+
+_IMAGES = ("checkpoint", "split", "data_dir", "source")
+FIGURES = {
+    "tsne": Figure(draw_tsne, (*_IMAGES, "limit")),
+    "gradcam": Figure(draw_gradcam, (*_IMAGES, "names", "limit")),
+    "attention": Figure(draw_attention, (*_IMAGES, "names", "limit")),
+    "reliability": Figure(draw_reliability, _IMAGES),
+    "recall": Figure(draw_recall, ("checkpoint", "split")),
+    "confusion": Figure(draw_confusion, ("checkpoint", "split")),
+    "curves": Figure(draw_curves),
+    "centers": Figure(draw_centers, ("checkpoint",)),
 }
-"""Name -> what draws it and returns its numbers."""
 
 
 def explain(figure: str, asked: Asked) -> dict[str, Any]:
@@ -45,13 +58,19 @@ def explain(figure: str, asked: Asked) -> dict[str, Any]:
       `figure` and its `numbers`.
 
     Raises:
-      UserError: something that the figure needs is not there; nothing is written then.
+      UserError: something that the figure needs is not there, or what is asked makes no difference
+        to it; nothing is written then.
     """
+    reads = FIGURES[figure].reads
+    for name, value in asked._asdict().items():
+        if name not in (*reads, "workdirs", "out") and value and value != "last":
+            flags_read = ", ".join(f"--{flag}" for flag in ("workdir", "out", *reads))
+            raise UserError(f"--{name} makes no difference to {figure}, which reads {flags_read}")
     if asked.out.suffix not in drawing.FORMATS:
         raise UserError(
             f"--out is {asked.out}; expected a file that ends in {', '.join(drawing.FORMATS)}"
         )
-    return {"figure": figure, "numbers": FIGURES[figure](asked)}
+    return {"figure": figure, "numbers": FIGURES[figure].draw(asked)}
 
 
 def main(argv: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from absl import flags
 from dmfer_jax import building, command
 from dmfer_jax.config import DATA_DIR, DATASETS
 from dmfer_jax.data import builds
+from dmfer_jax.errors import UserError
 from dmfer_jax.interruption import ending_tidily
 
 _OPTIONS = ("folder_order", "groups", "test_fraction", "valid_fraction")  # flags for a survey
@@ -27,6 +28,8 @@ def main(argv: Sequence[str]) -> None:
     del argv
     given = flags.FLAGS
     options: dict[str, Any] = {name: given[name].value for name in _OPTIONS if given[name].present}
+    if given.dry_run and given.verify:
+        raise UserError("--verify reads records, and --dry_run makes none; give one of the two")
     if given.dry_run:
         building.dry_run(
             given.dataset, given.source, allow_mismatch=given.allow_mismatch, options=options
@@ -34,6 +37,11 @@ def main(argv: Sequence[str]) -> None:
         return
     # A dataset that is there is shown, unless a source says what else is wanted.
     folder = None if given.source else builds.find_build(given.dataset, given.data_dir)
+    if folder and options:
+        raise UserError(
+            f"--{min(options)} says how files are read, and there is no --source; there are "
+            f"records already, in {folder}"
+        )
     if folder:
         building.print_counts(folder)
     else:

@@ -94,8 +94,9 @@ def update_page(page: Path) -> None:
     """
     try:
         text = page.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{page}: {error.strerror}; expected a page in Markdown") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise UserError(f"{page}: {reason}; expected a page in Markdown") from error
     try:
         made = result_tables.render_page(text, page.parent)
     except UserError as error:

@@ -32,7 +32,7 @@ def drawn(finished, tmp_path_factory) -> dict[str, tuple[dict[str, Any], Path]]:
     found = {}
     for figure in FIGURES:
         out = folder / f"{figure}.png"
-        asked = ask(out, finished[0], limit=20)
+        asked = ask(out, finished[0], **({"limit": 20} if "limit" in FIGURES[figure].reads else {}))
         found[figure] = explain(figure, asked), out
     return found
 
@@ -126,6 +126,19 @@ def test_named_faces_are_drawn_as_lines_for_print(finished, tmp_path):
         ("recall", {"split": "train"}, r"no scores of 'train' by its last checkpoint; scored are"),
         ("gradcam", {"names": ("nobody",)}, r"no image named 'nobody'; its names are such as"),
         ("gradcam", {"split": "nothing"}, "nothing"),
+        ("gradcam", {"names": ("valid_00001",), "limit": 2}, "--limit goes without --names"),
+        ("attention", {"names": ("a", "b")}, "--names names 2 faces; attention is drawn of one"),
+        (
+            "reliability",
+            {"limit": 2},
+            "--limit makes no difference to reliability, which",
+        ),
+        (
+            "curves",
+            {"checkpoint": "best"},
+            "--checkpoint makes no .* which reads --workdir, --out",
+        ),
+        ("centers", {"split": "test"}, "--split makes no difference to centers"),
     ],
 )
 def test_what_is_missing_is_told_and_nothing_written(finished, tmp_path, figure, options, words):

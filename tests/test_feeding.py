@@ -68,3 +68,14 @@ def test_evaluation_batches_of_any_size_hold_every_example_once(size):
     assert {len(batch["mask"]) for batch in batches} == {-(-size // 4) * 4}  # over four devices
     images = np.concatenate([batch["image"][batch["mask"] > 0] for batch in batches])
     np.testing.assert_array_equal(images, split.images)
+
+
+@pytest.mark.parametrize(("number", "given", "expected"), [(5, 512, 8), (8, 512, 8), (21, 16, 16)])
+@pytest.mark.parametrize("gib", [1.0, 0.0])
+def test_a_small_split_is_scored_in_a_small_batch(number, given, expected, gib):
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    feed = feeding.Feed(make_split(7, 1, number), mesh, gib)
+    batches = [jax.device_get(batch) for batch in feed.eval_batches(given)]
+    assert {len(batch["image"]) for batch in batches} == {expected}
+    found = np.concatenate([batch["image"] for batch in batches])[:number]
+    np.testing.assert_array_equal(found, feed.split.images)

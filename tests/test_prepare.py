@@ -7,12 +7,15 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from absl import flags
 from rich.console import Console
 
 from data_builders.common import record_builder
+from dmfer_jax import prepare as prepare_command
 from dmfer_jax import subjects
 from dmfer_jax.building import dry_run, ensure_built, prepare, print_counts, verify
 from dmfer_jax.data import builds, protocols, records
@@ -292,3 +295,30 @@ def test_groups_and_seven_classes_reach_the_report(rafdb, data_dir, tmp_path):
     # The attributes of `rafdb_files.attributes`: of images 14 to 20, 14 % 3 = 2 is "unsure".
     assert test["groups"]["gender"]["male"]["examples"] == 2  # 15 and 18
     assert sum(value["examples"] for value in test["groups"]["age_group"].values()) == 7
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """Runs the command with these flags."""
+    values = flags.FlagValues()
+    monkeypatch.setattr(prepare_command, "flags", SimpleNamespace(FLAGS=values))
+    for name in ("dataset", "source", "data_dir", "folder_order", "groups"):
+        flags.DEFINE_string(name, "", "A text.", values)
+    for name in ("dry_run", "allow_mismatch", "verify"):
+        flags.DEFINE_bool(name, False, "Whether.", values)
+    for name in ("test_fraction", "valid_fraction"):
+        flags.DEFINE_float(name, 0.2, "A share.", flag_values=values)
+    values(["prepare", *arguments])
+    prepare_command.main([])
+
+
+def test_flag_that_would_do_nothing_is_refused(faces, tmp_path, monkeypatch):
+    where = ("--dataset=folder/mine", f"--data_dir={tmp_path / 'data'}")
+    command(monkeypatch, *where, f"--source={faces}", "--test_fraction=0.5")
+    command(monkeypatch, *where, "--verify")
+    with pytest.raises(UserError, match="--test_fraction says how files are read, and there is no"):
+        command(monkeypatch, *where, "--test_fraction=0.3")
+    with pytest.raises(UserError, match="--verify reads records, and --dry_run makes none"):
+        command(monkeypatch, *where, f"--source={faces}", "--dry_run", "--verify")
+    for more in ((), ("--dry_run",)):
+        with pytest.raises(UserError, match="--groups makes no sense for synthetic_faces"):
+            command(monkeypatch, "--dataset=synthetic_faces/tiny", where[1], "--groups=g", *more)

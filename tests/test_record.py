@@ -141,6 +141,14 @@ def test_a_page_or_a_file_that_cannot_be_used_is_named(tmp_path):
     page.write_text(PAGE)
     with pytest.raises(UserError, match=r"page\.md: runs\.csv.* has no rows"):
         record.update_page(page)
+    broken = PAGE.replace("<!-- end of results -->", "") + "Between.\n" + PAGE
+    page.write_text(broken)  # what stands between is not taken for a table
+    with pytest.raises(UserError, match=r"2 results start .*, 1 end .*, and 1 do both"):
+        record.update_page(page)
+    assert page.read_text() == broken
+    page.write_bytes("Über".encode("latin-1"))
+    with pytest.raises(UserError, match=r"page\.md: it is no text in UTF-8"):
+        record.update_page(page)
 
 
 def test_rows_of_a_report_name_the_command_that_repeats_it(tmp_path):

@@ -160,18 +160,15 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
         folder, _, name = path.rpartition("/")
         if self._folders[folder][name] is not None:
             return None
-        try:
+        with contextlib.suppress(OSError):
             descriptor = os.open(f"{self._root}/{path}", os.O_RDONLY)
-        except OSError:
-            return None
-        try:
-            size = min(os.fstat(descriptor).st_size, limit)
-            content = os.read(descriptor, size + 1)
-            return content if len(content) >= size else None
-        except OSError:
-            return None
-        finally:
-            os.close(descriptor)
+            try:
+                size = min(os.fstat(descriptor).st_size, limit)
+                content = os.read(descriptor, size + 1)
+                return content if len(content) >= size else None
+            finally:
+                os.close(descriptor)
+        return None
 
     @contextlib.contextmanager
     def open(self, path: str) -> Iterator[IO[bytes]]:
@@ -268,7 +265,9 @@ class SourceFiles(contextlib.AbstractContextManager["SourceFiles"]):
             self._folders[path] = dict.fromkeys(sorted(names))
         for name in sorted(below):
             inside = f"{path}/{name}" if path else name
-            self._index_folder(folder / name, inside, above | {identity})
+            # What happens to lie beside a file, such as in /tmp, may be closed to this user.
+            with contextlib.suppress(*[UserError] * self.source.is_file()):
+                self._index_folder(folder / name, inside, above | {identity})
 
     def _index_archive(self, archive: Archive, path: str) -> None:
         with readable(archive.where):

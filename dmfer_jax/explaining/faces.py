@@ -31,6 +31,8 @@ def draw_gradcam(asked: Asked) -> dict[str, Any]:
     Returns:
       For each face its class, its prediction and its probability.
     """
+    if asked.names and asked.limit:
+        raise UserError("--limit goes without --names: the faces that are named are drawn")
     workdir = the_one_run(asked)
     subject = open_run(workdir, asked, [split_or_valid(asked, workdir)])
     (split,) = subject.splits
@@ -65,6 +67,8 @@ def draw_attention(asked: Asked) -> dict[str, Any]:
     Returns:
       For either, what each head's matrix says (`attention.Head`).
     """
+    if len(asked.names) > 1:
+        raise UserError(f"--names names {len(asked.names)} faces; attention is drawn of one")
     workdir = the_one_run(asked)
     options: Any = run_folder.load_config(workdir).model
     if options.attention != "channel":
@@ -74,7 +78,7 @@ def draw_attention(asked: Asked) -> dict[str, Any]:
         )
     subject = open_run(workdir, asked, [split_or_valid(asked, workdir)])
     (split,) = subject.splits
-    face = int(find_names(split, asked.names[:1])[0]) if asked.names else 0
+    face = int(find_names(split, asked.names)[0]) if asked.names else 0
     chosen = embeddings.sample_by_class(split.labels, asked.limit or POINTS)
     model, variables = subject.model, subject.state.eval_variables()
 

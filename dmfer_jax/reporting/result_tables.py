@@ -33,7 +33,9 @@ from dmfer_jax.reporting.differences import (
 from dmfer_jax.reporting.rows import STRESS, numbers, read_rows
 
 _BLOCK = re.compile(
-    r"(?P<begin><!-- results: (?P<file>\S+) -->\n).*?(?P<end><!-- end of results -->)", re.DOTALL
+    r"(?P<begin><!-- results: (?P<file>\S+) -->\n)(?:(?!<!-- results: ).)*?"
+    r"(?P<end><!-- end of results -->)",
+    re.DOTALL,
 )
 _NAMES = ("experiment", "variant")
 _HEADER = (
@@ -59,9 +61,17 @@ def render_page(page: str, folder: Path) -> str:
       folder: of the page; the files that it names lie there or below.
 
     Raises:
-      UserError: the page has no place for a table, or a file has no rows or cannot be read.
+      UserError: the page has no place for a table, or one that is not whole, or a file has no rows
+        or cannot be read.
     """
-    if not _BLOCK.search(page):
+    places = len(_BLOCK.findall(page))
+    begun, ended = (page.count(f"<!-- {words}") for words in ("results: ", "end of results -->"))
+    if places and not places == begun == ended:
+        raise UserError(
+            f"{begun} results start by a line '<!-- results: FILE -->', {ended} end by a "
+            f"line '<!-- end of results -->', and {places} do both; mend the others"
+        )
+    if not places:
         raise UserError(
             "the page has no place for results; expected a line such as '<!-- results: "
             "results/runs.csv -->', and behind it a line '<!-- end of results -->'"

@@ -46,6 +46,9 @@ def test_unreadable_folder_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(source_files.os, "scandir", scandir)
     with pytest.raises(UserError, match=r"a/b cannot be read: Permission denied"):
         SourceFiles(tmp_path)
+    write_folder({"faces.csv": b"1", "c/d.jpg": b"d"}, tmp_path)
+    with SourceFiles(tmp_path / "faces.csv") as beside:  # nobody has named the folder
+        assert sorted(beside) == ["c/d.jpg", "faces.csv"]
 
 
 def test_sizes_are_those_of_the_content_however_packed(tmp_path):
