@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from dmfer_jax import grids, reproduce, run_folder, run_queue
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import rows
-from dmfer_jax.reporting.report import read_run_report
+from dmfer_jax.reporting.run_report import read_run_report
 
 ROWS = "runs.csv"
 """In the folder of an ablation, the rows of its finished runs."""

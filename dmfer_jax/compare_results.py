@@ -15,6 +15,7 @@ from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import comparison, rows, writers
 from dmfer_jax.reporting import report as reports
 from dmfer_jax.reporting.predictions import Predictions, read_predictions, read_run_predictions
+from dmfer_jax.reporting.run_report import read_run_report
 
 
 def find(plan: Plan) -> comparison.Comparison | None:
@@ -34,7 +35,7 @@ def find(plan: Plan) -> comparison.Comparison | None:
     found, costs = [], []
     for system, seed in done:
         workdir = plan.run_dir(system, seed)
-        report = reports.read_run_report(workdir)
+        report = read_run_report(workdir)
         config = compared_run.config_of(plan.config, system, seed)
         found += rows.rows_of_report(
             report,

@@ -8,7 +8,7 @@
 
 The last scores the model of a file on any records whose classes it knows. Prints tables and, as its
 last line, one line of JSON. Writes the report and figures into `<workdir>/evaluation/`, or into
-`evaluation/<model>/<dataset>/` here.
+`evaluation/<model>/<dataset>/` here, a folder of each file, protocol and choice of classes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -164,8 +164,8 @@ def evaluate(
     return report
 
 
-def find_subject(options: Any) -> tuple[Subject, Path, str]:
-    """Returns what the flags name, the folder to write into, and what its report is called.
+def find_subject(options: Any) -> Subject:
+    """Returns what the flags name.
 
     Raises:
       UserError: they name nothing, or contradict each other.
@@ -183,16 +183,12 @@ def find_subject(options: Any) -> tuple[Subject, Path, str]:
                 f"--{given[0]} goes with --model: a run is scored on the records it is of"
             )
         workdir, which = Path(options.workdir), options.checkpoint or "last"
-        with_lists = bool(options.lists)
-        subject = subjects.of_run(workdir, which, with_lists=with_lists, **places)
-        return subject, workdir / "evaluation", which
+        return subjects.of_run(workdir, which, with_lists=bool(options.lists), **places)
     if options.checkpoint:
         raise UserError("--checkpoint goes with --workdir: a file has one network")
     if not options.dataset:
         raise UserError("--model needs --dataset, such as --dataset=folder/my_faces")
-    subject = subjects.of_model(options.model, **of_model, **places)
-    folder = Path("evaluation") / Path(options.model).stem / options.dataset
-    return subject, folder, subject.which
+    return subjects.of_model(options.model, **of_model, **places)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -200,7 +196,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     options = flags.FLAGS
     distributed.start(options.coordinator, options.processes, options.process)
-    subject, folder, name = find_subject(options)
+    subject = find_subject(options)
     report = evaluate(
         subject,
         options.splits,
@@ -212,12 +208,11 @@ def main(argv: Sequence[str]) -> None:
         return
     reports.print_report(report)
     stress_report.print_stress(report)
-    splits = report["checkpoints"][subject.which]["splits"]
-    scored = [split for split, summary in splits.items() if "list" not in summary]
-    asked = [word for word in ("lists", "stress") if getattr(options, word)]
-    reports.write_report(folder / f"{'_'.join([name, *scored, *asked])}.json", report)
-    figures.draw_report_figures(folder / "figures", report)
-    stress_report.draw_stress_figures(folder / "figures", report)
+    scored = [*report["checkpoints"][subject.which]["splits"], *report.get("lists_not_scored", ())]
+    name = "_".join([subject.which, *scored, *["stress"] * options.stress])
+    reports.write_report(subject.folder / f"{name}.json", report)
+    figures.draw_report_figures(subject.folder / "figures", report)
+    stress_report.draw_stress_figures(subject.folder / "figures", report)
     print(reports.json_line(report))
 
 

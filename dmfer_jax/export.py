@@ -256,11 +256,6 @@ def _check_flags(options: Any) -> None:
         raise UserError(
             f"--{given[0]} goes with --workdir: what a model's file says stays as it was written"
         )
-    if Path(options.model or "").suffix in (".onnx", ".stablehlo"):
-        raise UserError(
-            f"--model is {options.model}, a program made of a network, which cannot be turned back "
-            "into its weights; give the .safetensors or .npz file that it was made of"
-        )
     if options.half and options.to != "safetensors":
         raise UserError(f"--half goes with --to=safetensors; --to is {options.to}")
     if options.int8 and options.to != "onnx":

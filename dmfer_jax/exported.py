@@ -13,9 +13,6 @@ from dmfer_jax.errors import UserError
 from dmfer_jax.formats.program import Loaded, missing_package
 from dmfer_jax.formats.stablehlo import load_stablehlo
 
-PROGRAMS = (".stablehlo", ".onnx")
-"""How the names of programs end."""
-
 
 def load_exported(path: str | os.PathLike[str]) -> Loaded:
     """Returns the program in a file, called as a `Predictor` is: with uint8 `[n, h, w, c]`.

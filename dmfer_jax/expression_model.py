@@ -215,7 +215,7 @@ def load_model(
       UserError: there is no such model, or the file cannot be used.
     """
     path = loading.find_model(model)
-    if path.suffix in exported.PROGRAMS:
+    if path.suffix in loading.PROGRAMS:
         return ExpressionModel(exported.load_exported(path), finder)
     return ExpressionModel(loading.load_predictor(path, buckets=buckets or BUCKETS), finder)
 

@@ -21,6 +21,9 @@ from dmfer_jax.weights.packaged import packaged_models
 from dmfer_jax.weights.portable import load_portable
 from dmfer_jax.weights.sealing import Manifest
 
+PROGRAMS = (".stablehlo", ".onnx")
+"""How the names of programs end, which `exported` loads."""
+
 DEFAULT_MODEL = "ferplus-small"
 """The one of them that commands take unless told."""
 
@@ -85,6 +88,11 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[Manifest, dict[str, Any]
     Raises:
       UserError: the file cannot be used; see `load_portable`, `load_npz` and `make_network`.
     """
+    if Path(path).suffix in PROGRAMS:
+        raise UserError(
+            f"{path} is a program made of a network, whose weights cannot be had from it; give the "
+            ".safetensors or .npz file that it was made of"
+        )
     load = load_npz if Path(path).suffix == ".npz" else load_portable
     manifest, variables = load(path)
     try:

@@ -19,7 +19,8 @@ from dmfer_jax import command, files, reproduce, run_folder
 from dmfer_jax.config import find_config, validate
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting import result_tables, rows
-from dmfer_jax.reporting.report import read_report, read_run_report
+from dmfer_jax.reporting.report import read_report
+from dmfer_jax.reporting.run_report import read_run_report
 
 
 def add_report(report_path: Path, config_path: str, variant: str, out: Path) -> int:

@@ -22,7 +22,6 @@ from absl import flags
 
 from dmfer_jax import command, loading
 from dmfer_jax.errors import UserError
-from dmfer_jax.exported import PROGRAMS
 from dmfer_jax.expression_model import ExpressionModel
 from dmfer_jax.predictor import Predictor
 from dmfer_jax.reporting.plain_json import to_plain
@@ -108,11 +107,6 @@ def make(path: Path, *, names: Sequence[str] = ()) -> tuple[Any, Any]:
     from dmfer_jax.serving.limits import Limits
     from dmfer_jax.serving.service import Network, PhotoService
 
-    if path.suffix in PROGRAMS:
-        raise UserError(
-            f"{path} is a program; to say what speaks for a label, the page needs weights: a file "
-            "that ends in .safetensors or .npz"
-        )
     limits, counts = Limits(), Counts()
     manifest, variables = loading.load_weights(path)
     network = Network(loading.make_network(manifest), variables)

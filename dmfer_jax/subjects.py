@@ -21,6 +21,7 @@ from dmfer_jax.reporting import report as reports
 from dmfer_jax.reporting.environment import describe_environment
 from dmfer_jax.scoring import Trained
 from dmfer_jax.trained import load_trained
+from dmfer_jax.weights.packaged import packaged_models
 from dmfer_jax.weights.sealing import trained_on
 
 Loaded = tuple[steps.EvalStep, Trained, dict[str, Any]]
@@ -35,6 +36,7 @@ class Subject(NamedTuple):
 
     Attributes:
       config: of the data and of the batches.
+      folder: that its reports go into.
       which: the checkpoint's name in a report.
       class_names: that it tells apart; None where they must be those of the records.
       load: takes devices, and the classes of the records in label order.
@@ -44,6 +46,7 @@ class Subject(NamedTuple):
     """
 
     config: ConfigDict
+    folder: Path
     which: str
     class_names: tuple[str, ...] | None
     load: Callable[[Mesh, Sequence[str]], Loaded]
@@ -96,6 +99,7 @@ def of_run(
 
     return Subject(
         config,
+        workdir / "evaluation",
         which,
         None,
         lambda mesh, class_names: load(workdir, which, config, mesh, class_names),
@@ -134,10 +138,19 @@ def of_model(
     data.dataset, data.drop_classes, data.source = dataset, tuple(drop_classes), source
     data.data_dir = data_dir or data.data_dir
     data.image_size, data.channels = manifest.image_size, manifest.channels
-    if split_dataset(dataset)[0] == "ferplus":
+    is_ferplus = split_dataset(dataset)[0] == "ferplus"
+    if protocol and not is_ferplus:
+        raise UserError(f"--protocol is about FERPlus's votes, and --dataset is {dataset}")
+    if is_ferplus:
         said = training.get("protocol")
         data.protocol = protocol or (said if isinstance(said, str) else "") or data.protocol
     validate(config)
+
+    digest = _digest(path)
+    # Nothing is written over the report of another network, or of other labels or classes.
+    of_file = model if model in packaged_models() else f"{path.stem}-{digest[:8]}"
+    kept = [f"without_{'_'.join(drop_classes)}"] if drop_classes else []
+    folder = Path("evaluation", of_file, dataset, *[data.protocol] * is_ferplus, *kept)
 
     def load(mesh: Mesh, class_names: Sequence[str]) -> Loaded:
         del class_names  # the splits have those of the model
@@ -150,18 +163,19 @@ def of_model(
             {"epoch": float(_number(training, "epoch"))},
         )
 
-    def describe(folder: Path, names: Sequence[str]) -> dict[str, Any]:
-        found = describe_records(config, folder)
-        described = {"file": path.name, "sha256": _digest(path), "training": dict(training)}
+    def describe(records: Path, names: Sequence[str]) -> dict[str, Any]:
+        found = describe_records(config, records)
+        described = {"file": path.name, "sha256": digest, "training": dict(training)}
         seen = _seen(training, found["dataset"], names)
         return {**found, "model": described, **seen, "environment": describe_environment()}
 
     return Subject(
         config,
+        folder,
         "best" if training.get("checkpoint") == "best" else "last",
         manifest.labels,
         load,
-        lambda folder: [reports.main_split(split_names(folder))],
+        lambda records: [reports.main_split(split_names(records))],
         describe,
     )
 

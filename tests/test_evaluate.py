@@ -133,7 +133,7 @@ def test_command_leaves_a_report_figures_and_a_last_line_of_json(
     assert splits["pose_30"]["list"]["missing"] == 1
     assert list(line["lists_not_scored"]) == ["pose_45"]
     folder = workdir / "evaluation"
-    written = json.loads((folder / "last_test_lists.json").read_text())
+    written = json.loads((folder / "last_test_occlusion_pose_30_pose_45.json").read_text())
     assert written["checkpoints"]["last"]["splits"]["pose_30"]["list"]["missing_names"]
     assert all(str(place) not in json.dumps(written) for place in given.values())
     assert (folder / "figures" / "last_pose_30_confusion.png").is_file()

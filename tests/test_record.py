@@ -232,6 +232,21 @@ def test_an_occlusion_list_that_was_scored_later_has_a_row(tmp_path, finished):
     )
 
 
+@pytest.mark.parametrize(
+    "other", [{"records_sha256": "f" * 64}, {"config": {"model": {"width": 7.0}}}, {"seed": 9}, {}]
+)
+def test_what_was_found_of_another_run_or_of_other_records_joins_no_rows(other, tmp_path, finished):
+    workdir, report = finished
+    run = shutil.copytree(workdir, tmp_path / "run")
+    last = report["checkpoints"]["last"]
+    evaluated = {**report, "checkpoints": {"last": {**last, "stress": {"test": make_stress(0.25)}}}}
+    write_report(run / "evaluation" / "last_test_stress.json", {**evaluated, **other})
+    out = tmp_path / "runs.csv"
+    record.add_report(run, "configs/synthetic.py", "", out)
+    found = {row["split"]: row for row in rows.read_rows(out) if row["epoch_rule"] == "last"}
+    assert bool(found["test"]["stress_accuracy"]) == (not other)
+
+
 def test_a_report_whose_config_is_none_of_this_release_adds_no_rows(tmp_path):
     report = read_report(ROOT / "results" / "synthetic_seed0.json")
     path, out = tmp_path / "report.json", tmp_path / "runs.csv"

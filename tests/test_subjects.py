@@ -1,5 +1,6 @@
 """The network of a file, scored on records: as its run is, and on other classes."""
 
+import hashlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,7 +79,8 @@ def test_command_writes_beside_where_it_is_called(model, data_dir, tmp_path, mon
     evaluate.main([])
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert line["checkpoints"]["last"]["splits"]["test"]["examples"] == 16
-    folder = Path("evaluation", "model", "synthetic_faces", "tiny")
+    digest = hashlib.sha256(Path(model).read_bytes()).hexdigest()
+    folder = Path("evaluation", f"model-{digest[:8]}", "synthetic_faces", "tiny")
     assert (folder / "last_test.json").is_file()
     assert (folder / "figures" / "last_test_confusion.png").is_file()
 
@@ -95,8 +97,25 @@ def test_command_writes_beside_where_it_is_called(model, data_dir, tmp_path, mon
         ({"model": "none", "dataset": "rafdb"}, "there is no model 'none'"),
         ({"model": "ferplus-small", "dataset": "no"}, "data.dataset is 'no'"),
         ({"model": "ferplus-small", "dataset": "ferplus", "protocol": "x"}, "protocol is 'x'"),
+        (
+            {"model": "ferplus-small", "dataset": "rafdb", "protocol": "x"},
+            "--protocol is about FER",
+        ),
     ],
 )
 def test_flags_that_say_nothing_or_too_much_are_refused(given, message):
     with pytest.raises(UserError, match=message):
         evaluate.find_subject(options(**given))
+
+
+def test_each_protocol_and_choice_of_classes_has_a_folder_of_its_own():
+    def folder(**given: Any) -> str:
+        given = {"model": "ferplus-small", "dataset": "ferplus", **given}
+        return str(evaluate.find_subject(options(**given)).folder)
+
+    assert folder() == "evaluation/ferplus-small/ferplus/majority"
+    assert folder(protocol="plurality") == "evaluation/ferplus-small/ferplus/plurality"
+    fewer = folder(drop_classes=["contempt", "fear"])
+    assert fewer == "evaluation/ferplus-small/ferplus/majority/without_contempt_fear"
+    other = folder(dataset="rafdb", drop_classes=["fear"])
+    assert other == "evaluation/ferplus-small/rafdb/without_fear"

@@ -10,6 +10,7 @@ from dmfer_jax.building import ensure_built
 from dmfer_jax.data import sources
 from dmfer_jax.data.images import open_image, resized
 from dmfer_jax.errors import UserError
+from dmfer_jax.photo_files import list_photos
 from dmfer_jax.weights.sealing import Manifest
 
 MOST_IMAGES = 256
@@ -30,13 +31,11 @@ def images_of_folder(folder: Path, manifest: Manifest) -> np.ndarray:
       UserError: there is no such folder, or none of its files is named as a picture, or one cannot
         be read.
     """
-    endings = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-    named = (path for path in folder.rglob("*") if path.suffix.lower() in endings)
-    files = sorted(path for path in named if path.is_file())
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; expected one of aligned faces")
+    files = list_photos([str(folder)]).photos
     if not files:
-        raise UserError(
-            f"{folder} holds no picture ({', '.join(endings)}); expected a folder of aligned faces"
-        )
+        raise UserError(f"{folder} holds no picture; expected aligned faces, such as 1.png")
     chosen = [_read(files[at], manifest) for at in _spread(len(files))]
     return np.stack(chosen).reshape(-1, manifest.image_size, manifest.image_size, manifest.channels)
 

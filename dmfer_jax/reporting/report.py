@@ -87,29 +87,6 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
     return report
 
 
-def read_run_report(workdir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads the report of a run with what its checkpoints were scored on since: lists, and harm.
-
-    Args:
-      workdir: of the run; the reports that `dmfer_jax.evaluate` wrote are in its `evaluation/`.
-
-    Returns:
-      The report, as described above.
-
-    Raises:
-      UserError: a report is missing or damaged.
-    """
-    report = read_report(Path(workdir) / "report.json")
-    for path in sorted((Path(workdir) / "evaluation").glob("*.json")):
-        for evaluated in read_report(path)["checkpoints"].values():
-            lists = {name: one for name, one in evaluated["splits"].items() if "list" in one}
-            for checkpoint in report["checkpoints"].values():
-                if checkpoint["step"] == evaluated["step"]:
-                    checkpoint["splits"].update(lists)
-                    checkpoint.setdefault("stress", {}).update(evaluated.get("stress", {}))
-    return report
-
-
 def json_line(report: Mapping[str, Any]) -> str:
     """Returns the headline numbers as one line of JSON, for programs that read the output.
 

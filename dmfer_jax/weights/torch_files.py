@@ -146,7 +146,10 @@ def _check_kind(names: list[str], pickles: list[str]) -> None:
             "torch.save(torch.jit.load(file).state_dict(), 'weights.pth')"
         )
     if any(name.endswith(".npy") for name in names):
-        raise UserError("it is an archive of NumPy arrays (.npz), not a file of PyTorch")
+        raise UserError(
+            "it is an archive of NumPy arrays (.npz), not a file of PyTorch; of one that `python -m "
+            "dmfer_jax.export` wrote, give the .safetensors file that it was made of"
+        )
     if len(pickles) != 1:
         raise UserError(
             f"it is a zip archive with {len(pickles)} entries '<name>/data.pkl', and a file of "
