@@ -147,8 +147,8 @@ def _check_kind(names: list[str], pickles: list[str]) -> None:
         )
     if any(name.endswith(".npy") for name in names):
         raise UserError(
-            "it is an archive of NumPy arrays (.npz), not a file of PyTorch; of one that `python -m "
-            "dmfer_jax.export` wrote, give the .safetensors file that it was made of"
+            "it is an archive of NumPy arrays (.npz), not a file of PyTorch; of one that `python "
+            "-m dmfer_jax.export` wrote, give the .safetensors file that it was made of"
         )
     if len(pickles) != 1:
         raise UserError(
