@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dmfer_jax.errors import UserError
-from dmfer_jax.loss_options import MARGIN_HEADS, has_centers
+from dmfer_jax.loss_options import NAMES, has_centers
 
 DATASETS: tuple[str, ...] = ("synthetic_faces", "ferplus", "rafdb", "affectnet", "folder")
 """Datasets there are builders for; "name/variant" is one of several builds of the same, such as
@@ -88,7 +88,7 @@ def get_config() -> ConfigDict:
     model.dtype = "float32"  # computed in float32 | bfloat16; parameters stay float32
 
     config.loss = loss = ConfigDict()
-    # none, or one of losses.LOSSES; cosface and arcface replace cross-entropy and linear head
+    # of loss_options.NAMES; cosface and arcface replace cross-entropy and linear head
     loss.name = "center_cosine"
     loss.weight = 0.1  # lambda: cross-entropy + weight * center loss
     loss.scale = 30.0  # s; cosface and arcface were published with 64
@@ -136,17 +136,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "model.attention": ("channel", "squeeze_excite", "none"),
     "model.compress": ("conv", "top"),
     "model.dtype": ("float32", "bfloat16"),
-    "loss.name": (
-        "none",
-        "center_cosine",
-        "center_cosine_island",
-        "center_cosine_triplet",
-        "center",
-        "island",
-        "affinity",
-        "attentive_center",
-        *MARGIN_HEADS,
-    ),
+    "loss.name": NAMES,
     "loss.centers": ("state", "learned"),
     "loss.class_weights": ("none", "balanced"),
     "optimizer.name": ("sgd", "adamw"),

@@ -1,14 +1,55 @@
-"""What the choice of a loss means for the rest: whether it has centers, and parts of the network.
+"""What the choice of a loss means: what it takes, whether it has centers, parts of the network.
 
 Imports no JAX, so that the config and the network in PyTorch can ask, too.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+_ON_CENTERS = ("embedding", "centers")
+_OF_HEAD = ("scale", "margin", "label_smoothing")
+
+_TAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "center_cosine": (_ON_CENTERS, ("scale", "margin")),
+    "center_cosine_island": (_ON_CENTERS, ("margin", "beta")),
+    "center_cosine_triplet": (_ON_CENTERS, ("margin",)),
+    "center": (_ON_CENTERS, ()),
+    "island": (_ON_CENTERS, ("beta",)),
+    "affinity": (_ON_CENTERS, ()),
+    "attentive_center": ((*_ON_CENTERS, "attention"), ()),
+    "cosface": (("logits",), _OF_HEAD),
+    "arcface": (("logits",), _OF_HEAD),
+}
+
+NAMES: tuple[str, ...] = ("none", *_TAKES)
+"""All that `config.loss.name` can be."""
+
 MARGIN_HEADS: tuple[str, ...] = ("cosface", "arcface")
 """Names of losses that stand in place of the cross-entropy, on the logits of a cosine head."""
+
+EUCLIDEAN_LOSSES: tuple[str, ...] = ("center", "island", "affinity", "attentive_center")
+"""Losses that measure distance, so their centers keep a length."""
+
+
+class Loss(NamedTuple):
+    """A loss by its name.
+
+    Attributes:
+      function: takes `inputs`, then the targets, then `fields` by name.
+      inputs: fields of the network's `Outputs`; "centers" may be those of the training state.
+      fields: of `config.loss`.
+    """
+
+    function: Callable[..., Any]
+    inputs: tuple[str, ...]
+    fields: tuple[str, ...]
+
+
+def by_name(*functions: Callable[..., Any]) -> dict[str, Loss]:
+    """Returns losses by what `config.loss.name` calls them, which is what they are called."""
+    return {one.__name__: Loss(one, *_TAKES[one.__name__]) for one in functions}
 
 
 def has_centers(loss: ConfigDict) -> bool:

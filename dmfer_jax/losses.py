@@ -10,13 +10,12 @@ reconstructions of it; the references are cited where they stand.
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from dmfer_jax import loss_options
 from dmfer_jax.models import vectors
 
 
@@ -191,37 +190,18 @@ def arcface(
     return _margin_entropy(logits, scale * own, targets, label_smoothing)
 
 
-class Loss(NamedTuple):
-    """A loss by its name.
-
-    Attributes:
-      function: takes `inputs`, then the targets, then `fields` by name.
-      inputs: fields of the network's `Outputs`; "centers" may be those of the training state.
-      fields: of `config.loss`.
-    """
-
-    function: Callable[..., Array]
-    inputs: tuple[str, ...]
-    fields: tuple[str, ...]
-
-
-_ON_CENTERS = ("embedding", "centers")
-
-LOSSES: dict[str, Loss] = {
-    "center_cosine": Loss(center_cosine, _ON_CENTERS, ("scale", "margin")),
-    "center_cosine_island": Loss(center_cosine_island, _ON_CENTERS, ("margin", "beta")),
-    "center_cosine_triplet": Loss(center_cosine_triplet, _ON_CENTERS, ("margin",)),
-    "center": Loss(center, _ON_CENTERS, ()),
-    "island": Loss(island, _ON_CENTERS, ("beta",)),
-    "affinity": Loss(affinity, _ON_CENTERS, ()),
-    "attentive_center": Loss(attentive_center, (*_ON_CENTERS, "attention"), ()),
-    "cosface": Loss(cosface, ("logits",), ("scale", "margin", "label_smoothing")),
-    "arcface": Loss(arcface, ("logits",), ("scale", "margin", "label_smoothing")),
-}
-"""All that `config.loss.name` can be but "none"; `loss_options` tells what else follows from it."""
-
-EUCLIDEAN_LOSSES: tuple[str, ...] = ("center", "island", "affinity", "attentive_center")
-"""Losses that measure distance, so their centers keep a length."""
+LOSSES = loss_options.by_name(
+    center_cosine,
+    center_cosine_island,
+    center_cosine_triplet,
+    center,
+    island,
+    affinity,
+    attentive_center,
+    cosface,
+    arcface,
+)
+"""All that `config.loss.name` can be but "none"."""
 
 
 def masked_mean(values: Array, mask: Array) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from dmfer_jax import losses
+from dmfer_jax import loss_options, losses
 from dmfer_jax.config import get_config
 from tests.loss_inputs import (
     CLASSES,
@@ -127,7 +127,8 @@ FORMULAS: dict[str, Callable[..., float]] = {
 
 def test_every_loss_is_tested_here_and_reads_options_that_exist():
     assert FORMULAS.keys() == ARGUMENTS.keys() == losses.LOSSES.keys()
-    assert set(losses.EUCLIDEAN_LOSSES) == set(EUCLIDEAN_LOSSES)
+    assert ("none", *losses.LOSSES) == loss_options.NAMES
+    assert set(loss_options.EUCLIDEAN_LOSSES) == set(EUCLIDEAN_LOSSES)
     for name, (_, _, fields) in losses.LOSSES.items():
         assert set(fields) == ARGUMENTS[name].keys()
         assert set(fields) <= get_config().to_dict()["loss"].keys()

@@ -5,12 +5,12 @@ Shapes, defaults and meanings are the ones there: one value per example, targets
 # pyright: reportMissingImports=false
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from dmfer_jax import loss_options
 
 
 def cosine_to_centers(embedding: Tensor, centers: Tensor) -> Tensor:
@@ -110,31 +110,18 @@ def arcface(
     return _margin_entropy(logits, scale * own, targets, label_smoothing)
 
 
-class Loss(NamedTuple):
-    """A loss by its name, as `dmfer_jax.losses.Loss`."""
-
-    function: Callable[..., Tensor]
-    inputs: tuple[str, ...]
-    fields: tuple[str, ...]
-
-
-_ON_CENTERS = ("embedding", "centers")
-
-LOSSES: dict[str, Loss] = {
-    "center_cosine": Loss(center_cosine, _ON_CENTERS, ("scale", "margin")),
-    "center_cosine_island": Loss(center_cosine_island, _ON_CENTERS, ("margin", "beta")),
-    "center_cosine_triplet": Loss(center_cosine_triplet, _ON_CENTERS, ("margin",)),
-    "center": Loss(center, _ON_CENTERS, ()),
-    "island": Loss(island, _ON_CENTERS, ("beta",)),
-    "affinity": Loss(affinity, _ON_CENTERS, ()),
-    "attentive_center": Loss(attentive_center, (*_ON_CENTERS, "attention"), ()),
-    "cosface": Loss(cosface, ("logits",), ("scale", "margin", "label_smoothing")),
-    "arcface": Loss(arcface, ("logits",), ("scale", "margin", "label_smoothing")),
-}
+LOSSES = loss_options.by_name(
+    center_cosine,
+    center_cosine_island,
+    center_cosine_triplet,
+    center,
+    island,
+    affinity,
+    attentive_center,
+    cosface,
+    arcface,
+)
 """All that `config.loss.name` can be but "none"."""
-
-EUCLIDEAN_LOSSES: tuple[str, ...] = ("center", "island", "affinity", "attentive_center")
-"""Losses that measure distance, so their centers keep a length."""
 
 
 @torch.no_grad()
