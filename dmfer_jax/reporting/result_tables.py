@@ -115,7 +115,8 @@ def render_table(rows: Sequence[Row]) -> str:
     lines = markdown_table(header, cells, texts=2)
     commands: dict[str, str] = {}
     for group in groups.values():
-        others = f" (and seeds {', '.join(row['seed'] for row in group[1:])})" * (len(group) > 1)
+        more = [row["seed"] for row in group[1:]]
+        others = f" (and seed{'s' * (len(more) > 1)} {', '.join(more)})" * bool(more)
         commands.setdefault(_run(group[0]), f"`{group[0]['command']}`{others}")
     return "\n".join([*lines, "", *(f"- {run}: {text}" for run, text in commands.items())])
 
