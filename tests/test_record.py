@@ -56,7 +56,7 @@ def test_a_line_is_of_all_seeds_and_of_the_last_epoch():
     )
     assert lines[3].startswith("| `tiny` `wide` | ferplus valid, majority | 3,191 | 3 | 50.00 |")
     assert lines[5:] == [
-        "- `tiny`: `train --config.seed=0` (and seeds 1)",
+        "- `tiny`: `train --config.seed=0` (and seed 1)",
         "- `tiny` `wide`: `train --config.seed=0`",
     ]
     assert "90.00" not in table
