@@ -1,6 +1,7 @@
 """Checkpoints: what is saved is what was there, and what is kept."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,14 @@ def test_a_save_in_flight_is_not_touched_by_the_steps_after_it(tiny_config, part
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(loaded), before)
 
 
-def test_the_last_two_and_the_best_are_kept_and_of_equal_ones_the_later(tmp_path):
+def test_the_last_two_and_the_best_are_kept_and_of_equal_ones_the_later(tmp_path, monkeypatch):
+    sizes, remove = [], shutil.rmtree
+
+    def note_sizes(folder, **options):
+        sizes.extend(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        remove(folder, **options)
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", note_sizes)
     train_state = state.TrainState(
         step=jnp.zeros((), jnp.int32),
         params={"kernel": jnp.ones(3)},
@@ -68,6 +76,8 @@ def test_the_last_two_and_the_best_are_kept_and_of_equal_ones_the_later(tmp_path
         assert checkpoints.step("best") == 3
     kept = {path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
     assert kept == {"3", "5", "6"}
+    assert len(sizes) > 3  # a bin into which they are moved gets nothing
+    assert not any(sizes)
     with checkpoint.Checkpoints(tmp_path) as again:
         assert (again.step("last"), again.step("best")) == (6, 3)
 

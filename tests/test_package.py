@@ -253,3 +253,9 @@ def test_installed_wheel_runs_its_commands_from_an_empty_folder(built, finished,
     rows = dmfer("predict", photo, "--model=model.safetensors", "--format=json").splitlines()
     assert len(json.loads(rows[-1])["faces"]) == 1
     assert {path.name for path in empty.iterdir()} == {"model.safetensors"}
+
+
+def test_citation_is_of_this_version():
+    said = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {dmfer_jax.__version__}\n" in said
+    assert "doi: 10.1088/1361-6501/ad191c" in said
