@@ -10,6 +10,7 @@ decoded, so that other records or another decoder never find them.
 import contextlib
 import functools
 import hashlib
+import math
 import os
 import sys
 import time
@@ -45,14 +46,15 @@ class Decoded:
         self._records = _digest_of_records(shards)
 
     def images(
-        self, size: int, channels: int, decode: Callable[[], np.ndarray] | None
+        self, size: int, channels: int, decode: Callable[[np.ndarray], None] | None
     ) -> np.ndarray | None:
         """Returns all images of the split, decoded now if they were not before.
 
         Args:
           size: height and width, in pixels.
           channels: 1 or 3.
-          decode: returns them as uint8 `[n, size, size, channels]`; None if they shall not be.
+          decode: writes them into uint8 `[n, size, size, channels]`, which is the file itself where
+            that can be written, so that they need not fit in memory; None if they shall not be.
 
         Returns:
           uint8 `[n, size, size, channels]`, mapped read-only from the file where that could be
@@ -61,16 +63,21 @@ class Decoded:
         shape = (self._number, size, size, channels)
         kind = f"{self._split}-{size}x{channels}"
         path = self._path(kind, DECODER_VERSION, "npy")
-        if path is None:
-            return decode() if decode else None
-        if (found := _whole(path, lambda: _map_images(path, shape))) is not None:
+        if path and (found := _whole(path, lambda: _map_images(path, shape))) is not None:
             return found
         if decode is None:
             return None
-        images = decode()
-        if not self._keep(path, kind, lambda file: np.save(file, images, allow_pickle=False)):
-            return images
-        return _map_images(path, shape)
+
+        def write(file: Any) -> None:
+            images = _reserve_images(file, shape)
+            decode(images)
+            images.flush()
+
+        if path and self._keep(path, kind, write):
+            return _map_images(path, shape)
+        images = np.empty(shape, np.uint8)
+        decode(images)
+        return images
 
     def fields(self, read: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """Returns `records.read_fields` of the split.
@@ -141,6 +148,19 @@ def _whole(path: Path, read: Callable[[], Any]) -> Any:
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         _say(f"{path} is damaged ({error}) and is made again")
         return None
+
+
+def _reserve_images(file: Any, shape: tuple[int, ...]) -> np.memmap:
+    """Writes the head of an array's file, takes its room on the disk, and maps the array in it."""
+    head = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, head)
+    file.flush()
+    start, size = file.tell(), math.prod(shape)
+    if hasattr(os, "posix_fallocate"):  # without room, writing into the map would end the process
+        os.posix_fallocate(file.fileno(), 0, start + size)
+    else:
+        file.truncate(start + size)
+    return np.memmap(file.name, np.uint8, "r+", start, shape)
 
 
 def _map_images(path: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -110,10 +110,15 @@ class RecordImages:
     def decode_all(self) -> np.ndarray:
         """Returns all images as one array `[n, size, size, channels]`."""
         images = np.empty((len(self), self._size, self._size, self._channels), np.uint8)
+        self.decode_into(images)
+        return images
+
+    def decode_into(self, images: np.ndarray) -> None:
+        """Writes all images into an array `[n, size, size, channels]`."""
         if len(self) <= _FEW:
             for index in range(len(self)):
                 images[index] = self[index]
-            return images
+            return
 
         def fill(start: int) -> None:
             images[start : start + _PART] = self[start : start + _PART]
@@ -121,7 +126,6 @@ class RecordImages:
         # One more thread, which has read a part's records by the time a process is free for them.
         with ThreadPoolExecutor(self._workers + 1) as pool:
             list(pool.map(fill, range(0, len(self), _PART)))
-        return images
 
     def _read(self, position: int) -> Encoded:
         record = self._records.read(position, ("image", "name", "row"))
@@ -227,7 +231,7 @@ def _load_images(records: Records, decoded: Decoded, positions: np.ndarray, opti
     everything = RecordImages(records, np.arange(len(records)), size, channels, workers)
     keeps = fits(len(records)) and not options.limit
     try:
-        images = decoded.images(size, channels, everything.decode_all if keeps else None)
+        images = decoded.images(size, channels, everything.decode_into if keeps else None)
     except UserError:  # of an image that is damaged, but may not be asked for
         images = None
     if images is None:

@@ -1,5 +1,6 @@
 """What is kept of a build is what would be read again; other or damaged files are not believed."""
 
+import errno
 import shutil
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def read_nothing(monkeypatch):
         raise AssertionError("was read again")
 
     def forbid() -> None:
-        monkeypatch.setattr(RecordImages, "decode_all", refuse)
+        monkeypatch.setattr(RecordImages, "decode_into", refuse)
         monkeypatch.setattr(sources, "read_fields", refuse)
 
     return forbid
@@ -117,7 +118,35 @@ def test_interrupted_writing_leaves_nothing(faces, monkeypatch):
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(np, "save", interrupt)
+    monkeypatch.setattr(RecordImages, "decode_into", interrupt)
     with pytest.raises(KeyboardInterrupt):
         load(faces)
     assert kept(faces) == ["valid-fields"]
+
+
+def test_a_disk_without_room_is_done_without_before_anything_is_decoded(faces, monkeypatch, capsys):
+    decoded._say.cache_clear()
+    expected = load(faces)
+    shutil.rmtree(faces / "decoded")
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(decoded.os, "posix_fallocate", refuse)
+    assert_same(load(faces), expected)
+    assert kept(faces) == ["valid-fields"]
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_images_are_decoded_into_the_file_and_not_into_memory(faces, monkeypatch):
+    into, honest = [], RecordImages.decode_into
+
+    def note(self: RecordImages, images: np.ndarray) -> None:
+        into.append(type(images))
+        honest(self, images)
+
+    monkeypatch.setattr(RecordImages, "decode_into", note)
+    split = load(faces)
+    assert into == [np.memmap]
+    whole = RecordImages(sources.open_records(faces, "valid"), np.arange(len(split)), 24, 1, 1)
+    np.testing.assert_array_equal(split.images, whole.decode_all())
