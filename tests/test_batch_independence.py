@@ -129,10 +129,16 @@ def test_average_over_mirror_images_on_four_devices(model, variables, convolve_a
 @pytest.mark.parametrize("device_gib", [1, 0])  # gathered on the devices, or read ahead
 def test_padded_last_batch(eval_step, variables, device_gib):
     split = make_split(12)
-    expected = predict(eval_step, variables, split, 12)
-    for number in (1, 7):
+    whole = predict(eval_step, variables, split, 12)
+    for number, padded in ((1, 4), (7, 8)):  # a power of two, over four devices
+        expected = predict(eval_step, variables, chosen(split, slice(padded)), padded)
         found = predict(eval_step, variables, chosen(split, slice(number)), 12, device_gib)
         np.testing.assert_array_equal(found, expected[:number])
+        close(found, whole[:number])
+    for number in (1, 3):
+        found = predict(eval_step, variables, chosen(split, slice(8 + number)), 8, device_gib)
+        expected = predict(eval_step, variables, split, 8)
+        np.testing.assert_array_equal(found, expected[: 8 + number])
 
 
 @pytest.mark.parametrize("device_gib", [1, 0])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dmfer_jax import evaluate, export, loop, subjects, train
+from dmfer_jax.explaining.subject import Asked, load_network
 from dmfer_jax.reporting import figures
 from tests.conftest import make_tiny_config
 
@@ -41,6 +42,10 @@ def test_each_is_what_is_evaluated_and_exported_by_its_name(falling, which):
     assert entry["splits"]["valid"]["loss"] == pytest.approx(expected["splits"]["valid"]["loss"])
     manifest, _ = export.take_from_run(workdir, which)
     assert manifest.training["step"] == expected["step"]
+    asked = Asked([workdir], which, "", (), 0, "", "", Path("a.png"))
+    _, _, drawn, title = load_network(workdir, asked)
+    assert int(drawn.step) == expected["step"]
+    assert title.startswith(f"{which} checkpoint: epoch {expected['epoch']:g}, step")
 
 
 def test_their_weights_differ(falling):

@@ -91,6 +91,13 @@ def test_roll_is_that_of_the_landmarks():
     assert faces._roll(landmarks) == pytest.approx(turn)
 
 
+def test_frame_of_a_box_is_that_of_fer2013_by_hand():
+    """The box is 0.88 of the frame's side, and its middle lies 0.0125 of it below the frame's."""
+    landmarks = 100 * faces.FRAME_LANDMARKS
+    found = faces._frame(np.array([10.0, 20.0, 98.0, 108.0]), landmarks)
+    assert found == pytest.approx((54.0, 62.75, 100.0, 0.0), abs=1e-9)
+
+
 def test_frame_holds_box_and_landmarks_where_the_template_has_them():
     frame = Frame(100.0, 60.0, 40.0, math.radians(90))
     # Turned by 90 degrees, the frame's right is the photo's bottom.

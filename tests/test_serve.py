@@ -7,6 +7,9 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -128,3 +131,31 @@ def test_names_and_proxies_that_match_nothing_are_refused(names, proxy, message)
 def test_names_and_proxies_that_may_match_pass():
     serve.check_addresses(["faces.example.org", "my-box"], "127.0.0.1, 10.0.0.0/8,::1")
     serve.check_addresses([], "*")
+
+
+@pytest.mark.parametrize("proxy", ["", "10.0.0.1"])
+def test_the_header_of_a_proxy_is_believed_of_that_proxy_alone(proxy, monkeypatch):
+    class Stopped(Exception):
+        """Before anything is served."""
+
+    seen: dict[str, Any] = {}
+
+    def config(app: Any, **options: Any) -> None:
+        seen.update(options)
+        raise Stopped
+
+    def make(path: Path, names: Any) -> tuple[Any, Any]:
+        seen["names"] = names
+        return None, None
+
+    given = {"host": "127.0.0.1", "port": 0, "names": ["faces.example"], "proxy": proxy}
+    given["model"] = "ferplus-small"
+    flags = SimpleNamespace(FLAGS=SimpleNamespace(**given))
+    monkeypatch.setattr(serve, "flags", flags)
+    monkeypatch.setattr(serve, "make", make)
+    monkeypatch.setattr(serve, "_import_uvicorn", lambda: SimpleNamespace(Config=config))
+    with pytest.raises(Stopped):
+        serve.main([])
+    assert seen["proxy_headers"] == bool(proxy)
+    assert seen["forwarded_allow_ips"] == proxy
+    assert seen["names"] == ["faces.example"]

@@ -233,7 +233,7 @@ def test_another_config_in_the_same_folder_is_refused_by_field(tiny_config, fini
 @pytest.mark.usefixtures("without_figures")
 def test_training_on_the_validation_split_chooses_no_epoch(tiny_config, data_dir, tmp_path):
     tiny_config.data.train_splits = ("valid", "train")
-    tiny_config.data.limit = 48  # as many steps as the other runs have: one compiled step for all
+    tiny_config.data.limit = 32  # with 16 of valid, as many steps as the other runs: one program
     (folder,) = data_dir.glob("synthetic_faces/tiny/*")
     names = train.start_run(tiny_config, tmp_path, folder).train.names.tolist()
     assert (
@@ -260,7 +260,7 @@ def test_a_model_to_hand_over_is_trained_on_all_and_scored_on_nothing(
 ):
     tiny_config.data.train_splits = ("train", "valid")
     tiny_config.data.test_splits = ()
-    tiny_config.data.limit = 48
+    tiny_config.data.limit = 32
     report = train.train(tiny_config, tmp_path)
     assert report["train"]["examples"] == 48
     assert [one["splits"] for one in report["checkpoints"].values()] == [{}]

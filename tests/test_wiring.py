@@ -203,3 +203,13 @@ def test_only_what_is_trained_on_follows_the_protocol_of_training(
     evaluate.evaluate(subjects.of_run(finished[0], "last"), ["test"])
     assert {name for name, trained in asked if trained} == {"train"}
     assert {name for name, trained in asked if not trained} >= {"valid", "test", "test_pose"}
+
+
+def test_the_validation_split_is_the_one_that_is_named(tiny_config, begin):
+    tiny_config.data.valid_split = "test_pose"
+    tiny_config.data.test_splits = ("test",)
+    begun = begin()
+    assert begun.valid is not None
+    assert begun.valid.name == "test_pose"
+    subject = subjects.of_run(begun.workdir, "last")
+    assert list(subject.choose_splits(begun.dataset_dir)) == ["test_pose"]

@@ -114,3 +114,10 @@ def test_file_of_anything_else_is_refused_and_kept(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         rows.append_rows(path, made_rows())
     assert path.read_bytes() == before
+
+
+def test_what_covers_and_what_turns_a_face():
+    assert set(rows.KINDS["stress_occlusion_accuracy"]) == {
+        *("block", "eye_band", "mouth_band", "random_shape")
+    }
+    assert set(rows.KINDS["stress_pose_accuracy"]) == {"rotation", "perspective"}

@@ -1,5 +1,6 @@
 """Which tensors of a file a network takes, and which files it refuses."""
 
+import functools
 import re
 from typing import Any
 
@@ -22,6 +23,11 @@ Shapes = dict[str, tuple[int, ...]]
 
 def draw(channels: int = 3, classes: int = 8, **changes: Any) -> Arrays:
     """Returns a narrow network's tensors by our names."""
+    return dict(_draw(channels, classes, **changes))
+
+
+@functools.cache
+def _draw(channels: int, classes: int, **changes: Any) -> Arrays:
     options: dict[str, Any] = {"stem": "small", "width": 0.125, "embedding": 16, "heads": 2}
     model = Dmfer(classes, **{**options, **changes})
     return to_state_dict(
