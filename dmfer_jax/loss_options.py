@@ -3,7 +3,7 @@
 Imports no JAX, so that the config and the network in PyTorch can ask, too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -47,9 +47,13 @@ class Loss(NamedTuple):
     fields: tuple[str, ...]
 
 
-def by_name(*functions: Callable[..., Any]) -> dict[str, Loss]:
-    """Returns losses by what `config.loss.name` calls them, which is what they are called."""
-    return {one.__name__: Loss(one, *_TAKES[one.__name__]) for one in functions}
+def losses_of(module: Mapping[str, Any]) -> dict[str, Loss]:
+    """Returns the losses of a module by what `config.loss.name` calls them.
+
+    Args:
+      module: its `globals()`; each function has the name of its loss.
+    """
+    return {name: Loss(module[name], *takes) for name, takes in _TAKES.items()}
 
 
 def has_centers(loss: ConfigDict) -> bool:

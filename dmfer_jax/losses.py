@@ -190,17 +190,7 @@ def arcface(
     return _margin_entropy(logits, scale * own, targets, label_smoothing)
 
 
-LOSSES = loss_options.by_name(
-    center_cosine,
-    center_cosine_island,
-    center_cosine_triplet,
-    center,
-    island,
-    affinity,
-    attentive_center,
-    cosface,
-    arcface,
-)
+LOSSES = loss_options.losses_of(globals())
 """All that `config.loss.name` can be but "none"."""
 
 
