@@ -166,9 +166,8 @@ def test_limit_is_that_of_each_split_where_two_are_trained_on(faces_dir):
     both = load_split(faces_dir, "train+valid", options, train=True)
     assert len(both) == 6
     np.testing.assert_array_equal(both.rows, np.concatenate([split.rows for split in alone]))
-    np.testing.assert_array_equal(
-        np.asarray(both.images), np.concatenate([np.asarray(split.images) for split in alone])
-    )
+    pixels = np.concatenate([np.asarray(split.images) for split in alone])
+    np.testing.assert_array_equal(np.asarray(both.images), pixels)
 
 
 def test_split_that_does_not_fit_in_memory_gives_the_same_images(faces_dir):
