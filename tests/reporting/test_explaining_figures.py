@@ -2,24 +2,13 @@
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
 from dmfer_jax.labels import EXPRESSION_NAMES
 from dmfer_jax.metrics import wilson_interval
 from dmfer_jax.reporting import drawing, embedding_figures, figures, map_figures
-
-
-def keep_figure(monkeypatch: pytest.MonkeyPatch, module: object) -> list[Figure]:
-    kept: list[Figure] = []
-
-    def save(figure: Figure, path: drawing.StrPath) -> None:
-        kept.append(figure)
-        drawing.save(figure, path)
-
-    monkeypatch.setattr(module, "save", save)
-    return kept
+from tests.reporting.kept_figures import keep_figure
 
 
 def test_names_of_centers_at_one_place_are_written_apart(tmp_path, monkeypatch):
@@ -48,6 +37,9 @@ def test_more_classes_than_colours_differ_by_shape(tmp_path, monkeypatch):
     embedding_figures.draw_embeddings(tmp_path / "a.png", [one], names, "title")
     lines = [line for line in kept[0].axes[0].lines if line.get_label() in names]
     assert len({(line.get_color(), line.get_marker()) for line in lines}) == 20
+    found = {str(line.get_label()): line.get_xydata() for line in lines}
+    for index, name in enumerate(names):
+        np.testing.assert_array_equal(found[name], places[index : index + 1])
 
 
 def test_a_map_leaves_its_face_where_it_is_high_and_pales_it_where_it_is_low(tmp_path, monkeypatch):

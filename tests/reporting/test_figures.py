@@ -10,6 +10,7 @@ from PIL import Image
 from dmfer_jax.labels import EXPRESSION_NAMES
 from dmfer_jax.metrics import Metrics, center_report, summarize
 from dmfer_jax.reporting import figures
+from tests.reporting.kept_figures import keep_figure
 
 
 def summary_of(right, num_classes=8):
@@ -80,6 +81,54 @@ def test_figure_has_its_size_and_follows_the_data(tmp_path, draw, inches):
     assert a.shape[:2] == pytest.approx((150 * inches[1], 150 * inches[0]), abs=1)
     assert not np.array_equal(a, b)
     assert np.array_equal(a, again)
+
+
+def test_true_classes_are_the_rows_of_a_confusion_matrix(tmp_path, monkeypatch):
+    kept = keep_figure(monkeypatch, figures)
+    figures.draw_confusion(tmp_path / "a.png", [[3, 1], [0, 5]], ["fear", "anger"])
+    axes = kept[0].axes[0]
+    np.testing.assert_array_equal(axes.images[0].get_array(), [[0.75, 0.25], [0, 1]])
+    written = {text.get_text(): text.get_position()[::-1] for text in axes.texts}
+    assert written == {"75 %\n3": (0, 0), "25 %\n1": (0, 1), "100 %\n5": (1, 1)}
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["fear\n4", "anger\n5"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["fear", "anger"]
+
+
+def test_cosines_stand_where_their_centers_meet_and_none_on_the_diagonal(tmp_path, monkeypatch):
+    kept = keep_figure(monkeypatch, figures)
+    cosines = [[1, 0.5, None], [0.5, 1, -0.25], [None, -0.25, 1]]
+    figures.draw_center_cosines(tmp_path / "a.png", cosines, ["a", "b", "c"])
+    written = {text.get_position()[::-1]: text.get_text() for text in kept[0].axes[0].texts}
+    assert written == {(0, 1): "0.50", (1, 0): "0.50", (1, 2): "-0.25", (2, 1): "-0.25"}
+
+
+def test_each_split_has_its_accuracy_and_its_mean_over_the_classes(tmp_path, monkeypatch):
+    kept = keep_figure(monkeypatch, figures)
+    splits = {
+        "valid": {"examples": 1200, "accuracy": 0.9, "mean_class_accuracy": 0.6},
+        "test": {"examples": 30, "accuracy": 0.8, "mean_class_accuracy": None},
+    }
+    figures.draw_split_accuracy(tmp_path / "a.png", splits)
+    axes = kept[0].axes[0]
+    bars = {str(kind.get_label()): [bar.get_width() for bar in kind] for kind in axes.containers}
+    assert bars == {"accuracy": [0.9, 0.8], "mean-class accuracy": [0.6, 0]}
+    assert [text.get_text() for text in axes.texts] == ["90.0 %", "80.0 %", "60.0 %", "-"]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["valid\n1,200 images", "test\n30 images"]
+
+
+def test_curves_of_training_have_their_axes_and_test_splits_none(tmp_path, monkeypatch):
+    kept = keep_figure(monkeypatch, figures)
+    figures.draw_training_curves(tmp_path / "a.png", rows_of(2, scale=3.0))
+    lines = [
+        {str(line.get_label()): np.asarray(line.get_ydata()).tolist() for line in axes.lines}
+        for axes in kept[0].axes
+    ]
+    mean = "train (mean of batches)"
+    assert (lines[0][mean], lines[0]["valid"]) == ([3.0, 1.5], [3.0])
+    assert (lines[1][mean], lines[1]["valid"]) == ([0.5, 0.5], [0.4])
+    assert "test" not in lines[0]
+    assert list(lines[2].values()) == [[0.1, 0.1]]
 
 
 @pytest.mark.parametrize("draw", [figures.draw_confusion, figures.draw_center_cosines])

@@ -50,6 +50,7 @@ def test_face_is_explained_where_it_lies(connect):
     explained, face = answer.json(), record["faces"][1]
     assert explained["face"] == 2
     assert explained["expression"] == face["expression"]
+    assert record["faces"][0]["box"] != face["box"]
     left, top, right, bottom = face["box"]
     assert left < explained["frame"]["x"] < right
     assert top < explained["frame"]["y"] < bottom

@@ -58,17 +58,17 @@ GENEROUS = Limits(client_burst=1000, all_burst=1000, workers=2)
 """Limits that a test does not run into unless it changes them."""
 
 
-def draw_network() -> Network:
+def draw_network(size: int = SIZE) -> Network:
     """A network of random weights."""
     model = Dmfer(len(NAMES), **OPTIONS)
-    images = jax.ShapeDtypeStruct((1, SIZE, SIZE, 1), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
     return Network(model, draw_variables(model, images))
 
 
-def make_service(limits: Limits = GENEROUS) -> PhotoService:
-    """Predicts and explains at random, quickly."""
-    network, variables = draw_network()
-    predictor = Predictor(network, variables, SIZE, 1, NAMES, buckets=(1,), fold=False)
+def make_service(limits: Limits = GENEROUS, size: int = SIZE) -> PhotoService:
+    """Predicts and explains at random, quickly; faces of `size` pixels, maps of a 16th of them."""
+    network, variables = draw_network(size)
+    predictor = Predictor(network, variables, size, 1, NAMES, buckets=(1,), fold=False)
     return PhotoService(ExpressionModel(predictor), Network(network, variables), limits)
 
 
@@ -103,7 +103,9 @@ def encode(pixels: np.ndarray, form: str = "PNG", **options: Any) -> bytes:
 
 
 def two_faces() -> bytes:
-    return encode(np.hstack([np.asarray(Image.open(ASTRONAUT).convert("RGB"))] * 2))
+    """A photo of a face and, to the right of it, its mirror image: the two differ."""
+    pixels = np.asarray(Image.open(ASTRONAUT).convert("RGB"))
+    return encode(np.hstack([pixels, pixels[:, ::-1]]))
 
 
 def refusal(answer: Any, status: int) -> str:
