@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dmfer_jax import expression_model
 from dmfer_jax.data.images import decode_image
 from dmfer_jax.errors import UserError
 from dmfer_jax.expression_model import ExpressionModel, Face
 from dmfer_jax.models.dmfer import Dmfer
+from dmfer_jax.photos import Pixels
 from dmfer_jax.predictor import Predictor
 from dmfer_jax.tracking import SMOOTHING_SECONDS, Tracks
 from tests.models.variables import draw_variables
@@ -62,6 +64,23 @@ def test_a_file_and_its_pixels_are_the_same_photo(model, photo):
     (expected,) = model(photo)
     for form in (ASTRONAUT, str(ASTRONAUT), ASTRONAUT.read_bytes(), Image.open(ASTRONAUT)):
         assert model(form)[0].probabilities == expected.probabilities
+
+
+def test_places_in_a_photo_that_is_decoded_smaller_are_those_of_the_whole(
+    model, photo, monkeypatch
+):
+    (face,) = model(photo)
+    monkeypatch.setattr(expression_model, "read_photo", lambda given: Pixels(given, 2.0, ""))
+    looked = model.look(photo)
+    (found,) = looked.found
+    np.testing.assert_allclose(found.box, 2 * np.array(face.box), rtol=1e-6)
+    np.testing.assert_allclose(found.landmarks, 2 * face.landmarks, rtol=1e-6)
+    assert (looked.width, looked.height) == (400, 440)
+    monkeypatch.undo()
+    before = model.look(photo)
+    np.testing.assert_array_equal(looked.crops, before.crops)
+    x, y, side, roll = before.found[0].frame
+    np.testing.assert_allclose(found.frame, (2 * x, 2 * y, 2 * side, roll), rtol=1e-6)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
