@@ -70,7 +70,9 @@ class Trainer:
         workdir = self.plan.run_dir(system, seed)
         leave_run(workdir, config, RIGHT[system])
         log = writers.JsonlLog(workdir / "metrics.jsonl", 0)
-        log.write(12, kind="eval", accuracy=np.mean(RIGHT[system]), seconds=90.0, cpu_seconds=99.0)
+        last = np.mean(RIGHT[system])
+        log.write(6, kind="eval", accuracy=last - 0.25, seconds=36.0, cpu_seconds=45.0)
+        log.write(12, kind="eval", accuracy=last, seconds=90.0, cpu_seconds=99.0)
         log.close()
         compared_run.keep_cost(workdir, peak_bytes=10**9, flops=10**6)
         return 0
@@ -93,6 +95,11 @@ def test_every_system_is_trained_with_every_seed_once_and_compared(plan, capsys)
     assert first.startswith("python -m dmfer_jax.compare --config=configs/synthetic.py ")
     assert "--config.seed=0" in first
     assert first.endswith("--systems=dmfer_jax --seeds=1")
+
+    with (plan.out / "costs.csv").open(newline="") as file:
+        to_baseline = {row["system"]: row["hours_to_baseline"] for row in csv.DictReader(file)}
+    # Ours is half right after its first epoch, the baseline after its last.
+    assert to_baseline == {"dmfer_jax": "0.01", "plain_torch": "0.025"}
 
     compare.compare(plan, trainer)
     assert len(trainer.runs) == 4  # nothing was trained twice

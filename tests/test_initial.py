@@ -56,6 +56,21 @@ def begin(config: Any, workdir: Path, like: Any = None) -> Any:
     return read_initial_weights(config, workdir, like, EXPRESSION_NAMES, True, "synthetic_faces")
 
 
+def test_a_file_of_others_is_taken_for_one_of_imagenets_normalisation(
+    tiny_config, tmp_path, capsys
+):
+    arrays = file_arrays(tiny_config)
+    tiny_config.init_from = str(write(tmp_path / "resnet10.pth", as_torchvision(arrays)))
+    weights = begin(tiny_config, tmp_path)
+    assert "adapted" in capsys.readouterr().out
+    name = "backbone.stem.conv.weight"
+    given = arrays[name]
+    std = np.reshape((0.229, 0.224, 0.225), (1, 3, 1, 1))
+    after = weights.put_into(first_state(tiny_config))
+    found = by_name(after.params, after.batch_stats)[name]
+    np.testing.assert_allclose(found, given / (2 * std), rtol=1e-5)
+
+
 def test_state_begins_with_the_backbone_and_its_average_too(tiny_config, tmp_path, capsys):
     arrays = file_arrays(tiny_config)
     path = write(tmp_path / "resnet10.pth", as_torchvision(arrays, "module."))

@@ -130,6 +130,15 @@ def test_int8_is_smaller_and_nearly_the_same(network, expected, tmp_path):
     convolutions = [node for node in loaded.graph.node if node.op_type == "Conv"]
     kinds = [one.data_type for one in loaded.graph.initializer if len(one.dims) == 4]
     assert kinds.count(onnx.TensorProto.INT8) == len(convolutions) > 0
+    arrays = {one.name: onnx.numpy_helper.to_array(one) for one in loaded.graph.initializer}
+    quantised = [name for name, one in arrays.items() if one.ndim == 4 and one.dtype == np.int8]
+    for node in loaded.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in quantised:
+            weights, scales = (arrays[name] for name in node.input[:2])
+            assert scales.shape == weights.shape[:1]  # one for each channel
+            assert np.abs(weights.astype(int)).max() <= 64  # 7 bits
+            quantised.remove(node.input[0])
+    assert not quantised
     (precision,) = [one.value for one in loaded.metadata_props if one.key == "precision"]
     assert precision == '"int8"'
 

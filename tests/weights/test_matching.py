@@ -145,6 +145,9 @@ def test_weights_for_imagenets_normalisation_are_adapted_exactly_but_for_the_bor
     arrays = draw(stem="imagenet")
     found = match(as_torchvision(arrays), shapes_of(arrays), "resnet18", "imagenet")
     assert "adapted" in found.notes[0]
+    # As torchvision has them in its weights' transforms.
+    assert IMAGENET_MEAN == (0.485, 0.456, 0.406)
+    assert IMAGENET_STD == (0.229, 0.224, 0.225)
     images = np.random.default_rng(0).uniform(0, 1, (2, 32, 32, 3))
     theirs = stem_outputs(arrays, (images - IMAGENET_MEAN) / IMAGENET_STD)
     ours = stem_outputs(found.taken, 2 * images - 1)
