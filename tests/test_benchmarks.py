@@ -18,6 +18,8 @@ from benchmarks.side_by_side import Side, take_turns
 from dmfer_jax.errors import UserError
 from dmfer_jax.models import resnet
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="benchmarks read /proc")
+
 FAKE_SIDE = """
 import os, subprocess, sys, time
 from benchmarks.side_by_side import serve

@@ -1,5 +1,6 @@
 """How steps are compiled: beside other work, from shapes alone, and what is left of it."""
 
+import resource
 import threading
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def test_shapes_of_a_batch_are_those_of_the_batches_read(tiny_config, scored):
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_memory_that_is_free_goes_back_to_the_system():
     def resident_mib() -> float:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
     # Small blocks, which glibc keeps; one at the end of the heap holds all before it.
     blocks = [np.ones(1_000, np.float64) for _ in range(20_000)]

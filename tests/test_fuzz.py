@@ -1,6 +1,7 @@
 """Readers of strangers' files and flags take an input or refuse it, and do nothing else."""
 
 import contextlib
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,8 +16,11 @@ from dmfer_jax.errors import UserError
 
 INPUTS = 120
 
-# ml_collections loads a config in an old way.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module.. method:DeprecationWarning")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory reads /proc"),
+    # ml_collections loads a config in an old way.
+    pytest.mark.filterwarnings("ignore:the load_module.. method:DeprecationWarning"),
+]
 
 with tempfile.TemporaryDirectory() as _folder:
     TARGETS = make_targets(Path(_folder))
