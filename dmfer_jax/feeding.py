@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dmfer_jax.data import pipeline
-from dmfer_jax.data.sources import Split
+from dmfer_jax.data.sources import ChosenImages, Split
 from dmfer_jax.sharding import batched, platform, put_batch, replicated, round_up
 
 Batch = dict[str, jax.Array]
@@ -39,9 +39,10 @@ class Feed:
         """
         self.split, self.mesh = split, mesh
         images: Any = split.images
-        in_memory = isinstance(images, np.ndarray)
+        in_memory = isinstance(images, (np.ndarray, ChosenImages))
         self.resident = in_memory and images.nbytes <= device_gib * 2**30
         if self.resident:
+            images = images[:]
             # On the CPU this is no copy: JAX takes an aligned array as it is.
             laid_out = lay_out(images) if platform(mesh) == "tpu" else images
             whole = {"image": laid_out, "target": split.targets}

@@ -1,5 +1,6 @@
 """A batch holds its images, however they lie in the memory of a device."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from dmfer_jax import feeding, sharding
-from dmfer_jax.data.sources import Split
+from dmfer_jax.data.sources import ChosenImages, Split
 
 
 def make_split(size: int, channels: int, number: int = 21) -> Split:
@@ -27,9 +28,11 @@ def make_split(size: int, channels: int, number: int = 21) -> Split:
     )
 
 
-def batches_of(split: Split, size: int, number: int) -> list[dict[str, np.ndarray]]:
-    feed = feeding.Feed(split, sharding.make_mesh(), 1.0)
-    assert feed.resident
+def batches_of(
+    split: Split, size: int, number: int, gib: float = 1.0
+) -> list[dict[str, np.ndarray]]:
+    feed = feeding.Feed(split, sharding.make_mesh(), gib)
+    assert feed.resident == (gib > 0)
     options: Any = {"seed": 3, "sampling": "natural", "start_step": 0, "workers": 1}
     batches = feed.train_batches(size, **options)
     return [jax.device_get(next(batches)) for _ in range(number)]
@@ -46,6 +49,19 @@ def test_images_in_rows_as_a_tpu_has_them_are_the_same_batches(monkeypatch, size
         np.testing.assert_array_equal(ours["target"], theirs["target"])
     in_order = {tuple(image.ravel()) for image in np.asarray(split.images)}
     assert {tuple(image.ravel()) for batch in found for image in batch["image"]} <= in_order
+
+
+@pytest.mark.parametrize("gib", [1.0, 0.0])
+def test_chosen_images_are_the_batches_of_an_array_of_them(gib):
+    split = make_split(8, 1)
+    expected = batches_of(split, 8, 4)
+    images = np.zeros((40, 8, 8, 1), np.uint8)
+    positions = np.arange(21)[::-1] + 5
+    images[positions] = split.images[:]
+    found = batches_of(replace(split, images=ChosenImages(images, positions)), 8, 4, gib)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours["image"], theirs["image"])
+        np.testing.assert_array_equal(ours["target"], theirs["target"])
 
 
 @pytest.mark.parametrize(("size", "rows"), [(7, 2), (16, 2), (8, 2)])

@@ -1,8 +1,9 @@
 """Built records as splits: images, labels under the protocol chosen, and where each came from.
 
 A split that fits in memory is decoded once into one uint8 array, which is kept on disk for the runs
-to come; a larger one decodes an image whenever it is asked for. Both are indexed in the same way,
-by position in the split.
+to come and mapped from there; where a protocol leaves images out, positions lead to the others. A
+larger split decodes an image whenever it is asked for. All are indexed in the same way, by position
+in the split.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from dmfer_jax.errors import UserError
 
 
 class Images(Protocol):
-    """uint8 images by position: an array `[n, h, w, c]`, or `RecordImages`."""
+    """uint8 images by position: an array `[n, h, w, c]`, `ChosenImages` or `RecordImages`."""
 
     def __len__(self) -> int:
         """Number of images."""
@@ -77,6 +78,29 @@ class Split:
         return np.array(
             [f"{name} ({row})" if name and twice else name or row for name, row, twice in named]
         )
+
+
+class ChosenImages:
+    """Some images of an array that may lie on the disk; they are copied when they are asked for.
+
+    Args:
+      images: uint8 `[m, h, w, c]`.
+      positions: int `[n]`, which of them.
+    """
+
+    def __init__(self, images: np.ndarray, positions: np.ndarray):
+        self._images, self._positions = images, positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return self._images[self._positions[index]]
+
+    @property
+    def nbytes(self) -> int:
+        """What all of them take, in bytes."""
+        return len(self) * self._images[0].nbytes
 
 
 class RecordImages:
@@ -236,7 +260,7 @@ def _load_images(records: Records, decoded: Decoded, positions: np.ndarray, opti
         images = None
     if images is None:
         return encoded.decode_all()
-    return images if len(positions) == len(images) else images[positions]
+    return images if len(positions) == len(images) else ChosenImages(images, positions)
 
 
 def _labels(

@@ -61,6 +61,21 @@ def test_second_load_reads_no_record_and_gives_the_same(faces, read_nothing):
     np.testing.assert_array_equal(streamed.images[3], first.images[3])
 
 
+def test_images_that_a_choice_leaves_in_stay_in_the_file(faces):
+    whole = load(faces)
+    dropped = whole.class_names[0]
+    chosen = load(faces, drop_classes=(dropped,))
+    assert isinstance(chosen.images, sources.ChosenImages)
+    assert isinstance(chosen.images._images, np.memmap)
+    kept_rows = np.flatnonzero(whole.labels)
+    assert 0 < len(chosen) == len(chosen.images) == len(kept_rows) < len(whole)
+    expected = np.asarray(whole.images)[kept_rows]
+    np.testing.assert_array_equal(chosen.images[:], expected)
+    np.testing.assert_array_equal(chosen.images[np.array([2, 0])], expected[[2, 0]])
+    np.testing.assert_array_equal(chosen.images[1], expected[1])
+    assert chosen.images.nbytes == expected.nbytes
+
+
 def test_what_does_not_fit_or_is_a_part_is_not_kept(faces):
     load(faces, memory_gib=0.0)
     load(faces, limit=5)
