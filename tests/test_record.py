@@ -31,7 +31,7 @@ def row(seed: int, **changes: str) -> dict[str, str]:
     return dict.fromkeys(rows.COLUMNS, "") | values | changes
 
 
-@pytest.mark.parametrize("page", ["README.md", "results/search_face.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md", "results/search_face.md"])
 def test_the_tables_of_this_project_are_those_of_its_files(page):
     """If it fails: python -m dmfer_jax.record --page=PAGE."""
     text = (ROOT / page).read_text()
