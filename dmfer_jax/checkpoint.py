@@ -63,7 +63,7 @@ class Checkpoints:
         for leftover in self.folder.glob(f"*{_PARTIAL}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         there = self._steps()
-        found = {step: records.find_damage(self.folder / str(step)) for step in there}
+        found = {step: records.find_damage(self.path(step)) for step in there}
         damage = {step: reason for step, reason in found.items() if reason}
         if damage and len(damage) == len(there):
             raise UserError(
@@ -75,7 +75,7 @@ class Checkpoints:
             target = self._damaged / str(step)
             shutil.rmtree(target, ignore_errors=True)
             target.parent.mkdir(parents=True, exist_ok=True)
-            (self.folder / str(step)).rename(target)
+            self.path(step).rename(target)
             messages.append(f"checkpoint of step {step} is damaged: {reason}; moved to {target}")
         return messages
 
@@ -116,7 +116,7 @@ class Checkpoints:
                 if jax.process_index():
                     return  # process 0 does what is left
                 records.write_record(partial, step, note, valid_accuracy, arrays)
-                partial.rename(self.folder / str(step))
+                partial.rename(self.path(step))
                 self._remove_old()
             except Exception as error:
                 raise self._failed(step, error) from error
@@ -147,6 +147,10 @@ class Checkpoints:
             return max(scored)[1] if scored else None
         return there[-1] if there else None
 
+    def path(self, step: int) -> Path:
+        """Returns where the checkpoint of a step is, once it is whole."""
+        return self.folder / str(step)
+
     def note(self, step: int) -> dict[str, Any]:
         """Returns the note saved with a step."""
         return self._record(step).note
@@ -162,7 +166,7 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint does not hold a state of these shapes, or is damaged.
         """
-        folder = self.folder / str(step)
+        folder = self.path(step)
         if damage := records.find_damage(folder):
             raise UserError(f"{damage}. Bring a sound copy back, or use another checkpoint.")
         abstract = jax.tree.map(
@@ -189,13 +193,13 @@ class Checkpoints:
 
     def _record(self, step: int) -> records.Record:
         if step not in self._records:
-            self._records[step] = records.read_record(self.folder / str(step))
+            self._records[step] = records.read_record(self.path(step))
         return self._records[step]
 
     def _remove_old(self) -> None:
         for step in set(self._steps()[:-_KEPT]) - {self.step("best")}:
             # Under this name first: half removed, it would look damaged to the next process.
-            gone = (self.folder / str(step)).rename(self.folder / f"{step}{_PARTIAL}")
+            gone = self.path(step).rename(self.folder / f"{step}{_PARTIAL}")
             _empty(gone)
             shutil.rmtree(gone)
 

@@ -46,7 +46,7 @@ def make_report(
     if best_step == scored["last"]["step"]:
         scored["best"] = scored["last"]
     elif best_step is not None:
-        distributed.wait_until_seen(checkpoints.folder / str(best_step))
+        distributed.wait_until_seen(checkpoints.path(best_step))
         feeds, epoch = feeds_to_score(run), checkpoints.note(best_step)["epoch"]
         scored["best"] = score_checkpoint(eval_step, load(best_step), feeds, config, epoch)
     if lost := find_lost_best(run, best_step):

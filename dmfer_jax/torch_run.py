@@ -160,7 +160,7 @@ def load_trained(
     if step is None:
         raise UserError(f"{workdir} has no {which} checkpoint of a system in PyTorch")
     note = checkpoints.note(step)
-    check_classes(checkpoints.folder / str(step), note, class_names)
+    check_classes(checkpoints.path(step), note, class_names)
     run_folder.check_same_config(checkpoints.folder, note["config"], config)
     trainer = systems.new_trainer(note["run"]["system"], config, len(class_names))
     state = Network(trainer, checkpoints).restore(step)
@@ -236,7 +236,7 @@ def begin_or_restore(run: Run, network: Network) -> tuple[TorchState, dict[str, 
     if step is None:
         return TorchState(network.trainer), loop.first_note()
     note = network.checkpoints.note(step)
-    check_goes_on(run, network.checkpoints.folder / str(step), note)
+    check_goes_on(run, network.checkpoints.path(step), note)
     print(f"going on from step {step} of {run.total_steps} in {run.workdir}")
     return network.restore(step), note
 

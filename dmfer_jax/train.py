@@ -145,7 +145,7 @@ def init_or_restore(
     if step is None:
         assert init is not None
         return init()(), loop.first_note()
-    note, folder = checkpoints.note(step), checkpoints.folder / str(step)
+    note, folder = checkpoints.note(step), checkpoints.path(step)
     distributed.main_first(lambda: check_goes_on(run, folder, note))
     print(f"going on from step {step} of {run.total_steps} in {run.workdir}")
     return checkpoints.load(step, like, sharding.replicated(run.mesh)), note

@@ -41,7 +41,7 @@ def load_trained(
         if step is None:
             best = "; an epoch is chosen at its end, on a validation split that is not trained on"
             raise UserError(f"{workdir} has no {which} checkpoint{best * (which == 'best')}")
-        note, folder = checkpoints.note(step), checkpoints.folder / str(step)
+        note, folder = checkpoints.note(step), checkpoints.path(step)
         if class_names is not None:
             check_classes(folder, note, class_names)
         run_folder.check_same_config(folder, note["config"], config)

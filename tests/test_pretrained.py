@@ -80,7 +80,9 @@ def test_scores_of_the_card_are_those_of_the_run_on_training_images_alone():
 
 
 def test_harm_of_the_card_is_that_of_the_evaluation():
-    stress = result("ferplus_small_recipe_seed0_stress.json")["checkpoints"]["last"]["stress"]["valid"]
+    stress = result("ferplus_small_recipe_seed0_stress.json")["checkpoints"]["last"]["stress"][
+        "valid"
+    ]
     assert f"the accuracy is {percent(stress['mean_accuracy'])} %" in CARD.replace("\n", " ")
     assert rows_of_card("Harm") == {
         kind.replace("_", " "): [", ".join(f"{100 * value:.1f}" for value in row["accuracy"])]

@@ -140,6 +140,22 @@ def test_a_finished_run_is_scored_again_by_the_same_evaluation(plain):
     assert scored["splits"]["test"] == expected["splits"]["test"]
 
 
+def test_the_best_epoch_may_be_another_than_the_last(plain, plain_config, tmp_path):
+    workdir = Path(shutil.copytree(plain[0], tmp_path / "run"))
+    (workdir / "report.json").unlink()
+    first, last = sorted((workdir / "torch_checkpoints").glob("*.json"), key=lambda x: int(x.stem))
+    record = json.loads(first.read_text())
+    first.write_text(json.dumps({**record, "valid_accuracy": 1.0}))
+    record = json.loads(last.read_text())
+    last.write_text(json.dumps({**record, "valid_accuracy": 0.5}))
+    report = torch_run.train("plain_torch", plain_config, workdir)
+    steps = {name: one["step"] for name, one in report["checkpoints"].items()}
+    assert steps == {"last": 12, "best": 6}
+    splits = [one["splits"]["valid"]["loss"] for one in report["checkpoints"].values()]
+    assert splits[0] != splits[1]
+    assert report["checkpoints"]["last"] == plain[1]["checkpoints"]["last"]
+
+
 def test_checkpoints_of_other_classes_or_none_are_refused(plain, plain_config, tmp_path):
     workdir, _ = plain
     mesh = sharding.make_mesh()

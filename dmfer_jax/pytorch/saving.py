@@ -77,9 +77,9 @@ class TorchCheckpoints:
             partial = self.folder / f"{step}.partial"
             torch.save(state.trainer.state_dict(), partial)
             record = {"note": note, "valid_accuracy": valid_accuracy, "sha256": _digest(partial)}
-            os.replace(partial, self._path(step))
+            os.replace(partial, self._file(step))
             partial.write_text(json.dumps(record), encoding="utf-8")
-            os.replace(partial, self._path(step, ".json"))
+            os.replace(partial, self.path(step))
         except (OSError, RuntimeError) as error:  # torch.save raises the second on a full disk
             raise UserError(
                 f"the checkpoint of step {step} could not be written to {self.folder}: "
@@ -104,6 +104,10 @@ class TorchCheckpoints:
         scored = [(value, step) for step, value in accuracies.items() if value is not None]
         return max(scored)[1] if scored else None
 
+    def path(self, step: int) -> Path:
+        """Returns the file of a step's checkpoint that is written last."""
+        return self._file(step, ".json")
+
     def note(self, step: int) -> dict[str, Any]:
         """Returns the note saved with a step."""
         return self._record(step)["note"]
@@ -116,20 +120,20 @@ class TorchCheckpoints:
         """
         if not self._is_sound(step):
             raise UserError(
-                f"{self._path(step)} is damaged: its digest is not that of {step}.json beside it. "
+                f"{self._file(step)} is damaged: its digest is not that of {step}.json beside it. "
                 "Bring a sound copy back, or use another checkpoint."
             )
-        return torch.load(self._path(step), map_location=device, weights_only=True)
+        return torch.load(self._file(step), map_location=device, weights_only=True)
 
     def _steps(self) -> list[int]:
         """The steps that there are complete checkpoints of, in order."""
         return sorted(int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdigit())
 
-    def _path(self, step: int, end: str = ".pt") -> Path:
+    def _file(self, step: int, end: str = ".pt") -> Path:
         return self.folder / f"{step}{end}"
 
     def _record(self, step: int) -> dict[str, Any]:
-        path = self._path(step, ".json")
+        path = self.path(step)
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             return {key: record[key] for key in ("note", "valid_accuracy", "sha256")}
@@ -141,12 +145,12 @@ class TorchCheckpoints:
 
     def _is_sound(self, step: int) -> bool:
         with contextlib.suppress(UserError, OSError):
-            return _digest(self._path(step)) == self._record(step)["sha256"]
+            return _digest(self._file(step)) == self._record(step)["sha256"]
         return False
 
     def _remove(self, step: int) -> None:
         for end in (".json", ".pt"):  # the first makes a checkpoint of the second
-            self._path(step, end).unlink(missing_ok=True)
+            self._file(step, end).unlink(missing_ok=True)
 
 
 def _digest(path: Path) -> str:
