@@ -33,9 +33,9 @@ jax.config.update("jax_traceback_in_locations_limit", 0)
 # time.
 gc.set_threshold(200_000, 50, 100)
 
-# Servers of tests are on this machine, and no proxy leads to them.
-for name in ("NO_PROXY", "no_proxy"):
-    os.environ[name] = "localhost,127.0.0.1"
+# Servers of tests are on this machine, and no proxy leads to them. JAX warns of any such variable.
+for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+    del os.environ[name]
 # For the commands that tests start: what is set in the environment, here and below, they find set.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
