@@ -42,7 +42,7 @@ class Feed:
         in_memory = isinstance(images, (np.ndarray, ChosenImages))
         self.resident = in_memory and images.nbytes <= device_gib * 2**30
         if self.resident:
-            images = images[:]
+            images = images[:]  # of chosen ones a copy, of an array none
             # On the CPU this is no copy: JAX takes an aligned array as it is.
             laid_out = lay_out(images) if platform(mesh) == "tpu" else images
             whole = {"image": laid_out, "target": split.targets}
