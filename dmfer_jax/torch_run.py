@@ -161,7 +161,7 @@ def load_trained(
         raise UserError(f"{workdir} has no {which} checkpoint of a system in PyTorch")
     note = checkpoints.note(step)
     check_classes(checkpoints.path(step), note, class_names)
-    run_folder.check_same_config(checkpoints.folder, note["config"], config)
+    run_folder.check_same_config(checkpoints.path(step), note["config"], config)
     trainer = systems.new_trainer(note["run"]["system"], config, len(class_names))
     state = Network(trainer, checkpoints).restore(step)
     return make_eval_step(trainer.model), state, note

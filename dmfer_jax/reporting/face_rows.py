@@ -33,12 +33,14 @@ class Csv:
     """A row for each face, and one for a photo without any.
 
     Spreadsheets take a cell that begins with =, +, - or @ for a formula and work it out. A stranger
-    may have named a file so; its name is written as that of the same file, ./=name.
+    may have named a file so, or a class of a model; the name is written as ./=name, which is still
+    that of the same file.
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self._class_names = class_names
-        self._columns = ["photo", "seconds", "faces", "face", "expression", *class_names]
+        self._columns = ["photo", "seconds", "faces", "face", "expression"]
+        self._columns += [_no_formula(name) for name in class_names]
         self._columns += ["score", "left", "top", "right", "bottom", "error"]
         self.header = _csv_line(self._columns)
         self.begins = ""  # of a line: anything
@@ -53,7 +55,7 @@ class Csv:
             return _csv_line([*start, *empty, error])
         return "".join(
             _csv_line(
-                [*start, face["track"] or number, face["expression"]]
+                [*start, face["track"] or number, _no_formula(face["expression"])]
                 + [f"{face['probabilities'][name]:.6f}" for name in self._class_names]
                 + ["" if face["score"] is None else f"{face['score']:.4f}"]
                 + [f"{edge:.1f}" for edge in face["box"]]
@@ -309,7 +311,7 @@ _HERE = "./"
 
 
 def _no_formula(text: str) -> str:
-    """A name, or an error, which begins with one; see `Csv`."""
+    """A name of a file or a class, or an error, which begins with one; see `Csv`."""
     return _HERE + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 

@@ -95,6 +95,19 @@ def test_no_cell_of_a_file_name_is_a_formula(first, tmp_path):
         assert file.done == {name}
 
 
+@pytest.mark.parametrize("first", "=+-@\t\r")
+def test_no_cell_of_a_class_is_a_formula(first, tmp_path):
+    said = record("a.jpg", 1)
+    said["faces"] = [
+        said["faces"][0] | {"expression": f"{first}1", "probabilities": {f"{first}1": 1}}
+    ]
+    write(tmp_path / "rows.csv", Csv([f"{first}1"]), [said])
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["expression"] == f"./{first}1"
+    assert row[f"./{first}1"] == "1.000000"
+
+
 def test_json_is_a_photo_on_each_line(tmp_path):
     write(tmp_path / "rows.json", Json(NAMES))
     lines = (tmp_path / "rows.json").read_text().splitlines()
