@@ -17,8 +17,11 @@ from dmfer_jax.errors import UserError
 from dmfer_jax.reporting.bootstrap import CONFIDENCE, compare
 from dmfer_jax.reporting.cells import (
     ONE_SEED,
+    SOME_SEEDS,
+    are_of_some,
     markdown_table,
     mean_cell,
+    whole_cell,
 )
 from dmfer_jax.reporting.console import print_table
 from dmfer_jax.reporting.differences import (
@@ -28,7 +31,7 @@ from dmfer_jax.reporting.differences import (
     write_differences,
 )
 from dmfer_jax.reporting.predictions import Predictions
-from dmfer_jax.reporting.rows import STRESS, numbers
+from dmfer_jax.reporting.rows import STRESS, numbers, scaled
 
 Row = Mapping[str, str]
 Said = Callable[[str, str], Mapping[str, Predictions]]
@@ -218,8 +221,10 @@ def _score_cells(
     cells = []
     for name in findings.variants:
         if of_variant := [row for row in rows if row["variant"] == name]:
-            values = ([100 * value for value in numbers(of_variant, one)] for one in columns)
-            cells.append([name, f"{len(of_variant)}", *map(mean_cell, values)])
+            is_last = of_variant[0]["epoch_rule"] == "last"
+            values = [scaled(of_variant, one, 100) for one in columns]
+            shown = map(mean_cell if is_last else whole_cell, values)
+            cells.append([name, f"{len(of_variant)}", *shown])
     return ["variant", "seeds", *columns.values()], cells
 
 
@@ -245,6 +250,9 @@ def _notes(findings: Findings) -> list[str]:
         )
     if any(len(one.seeds) == 1 for one in findings.differences):
         notes.append(ONE_SEED)
+    tables = [table for split in findings.splits for table in _tables(findings, split)]
+    if any(are_of_some(cells) for _, _, cells in tables):
+        notes.append(SOME_SEEDS)
     started = {row["variant"] for row in findings.rows}
     if missing := [name for name in findings.variants if name not in started]:
         notes.append(f"no finished run yet: {', '.join(missing)}")

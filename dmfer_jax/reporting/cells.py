@@ -1,6 +1,7 @@
 """Tables of results in Markdown, and what stands in their cells."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -23,20 +24,32 @@ def markdown_table(
     return [first, rule, *rest]
 
 
-def mean_cell(values: Sequence[float], digits: int = 2, *, between: str = "±") -> str:
+def mean_cell(values: Sequence[float | None], digits: int = 2, *, between: str = "±") -> str:
     """Returns the mean, and of two values or more the standard deviation of the sample, as text.
 
     Args:
-      values: to show; "-" stands for none.
+      values: to show, one for each seed; those that are None are not known. "-" stands for none,
+        and " (2/3)" behind the rest tells of how many seeds it is if not of all.
       digits: behind the point.
       between: what parts the two; "" leaves the deviation away.
     """
-    if not values:
+    known = [value for value in values if value is not None]
+    if not known:
         return "-"
-    mean = number(float(np.mean(values)), digits)
-    if not between or len(values) == 1:
-        return mean
-    return f"{mean}{between}{number(float(np.std(values, ddof=1)), digits)}"
+    some = f" ({len(known)}/{len(values)})" * (len(known) < len(values))
+    mean = number(float(np.mean(known)), digits)
+    if not between or len(known) == 1:
+        return f"{mean}{some}"
+    return f"{mean}{between}{number(float(np.std(known, ddof=1)), digits)}{some}"
+
+
+def whole_cell(values: Sequence[float | None], digits: int = 2) -> str:
+    """Returns what `mean_cell` does where all values are known, else "-".
+
+    It is for the epochs chosen on the validation split: of them lists and harm are scored with
+    those seeds alone whose best epoch is the last one, and their mean is no mean of the others.
+    """
+    return "-" if None in values else mean_cell(values, digits)
 
 
 def seeds_cell(seeds: int) -> str:
@@ -46,6 +59,14 @@ def seeds_cell(seeds: int) -> str:
 
 ONE_SEED = "marked *: one seed, so the interval is over images alone; another may say otherwise"
 """What a reader must know of a difference of one seed."""
+
+SOME_SEEDS = "(2/3): of two seeds of three, as the others have no such score"
+"""What a reader must know of a mean that is not of all seeds."""
+
+
+def are_of_some(cells: Iterable[Sequence[str]]) -> bool:
+    """Whether `SOME_SEEDS` is true of a cell of these rows."""
+    return any(re.search(r" \(\d+/\d+\)$", cell) for row in cells for cell in row)
 
 
 def difference_cell(interval: Interval) -> str:

@@ -18,8 +18,11 @@ from dmfer_jax.reporting import ablation_table
 from dmfer_jax.reporting.bootstrap import CONFIDENCE
 from dmfer_jax.reporting.cells import (
     ONE_SEED,
+    SOME_SEEDS,
+    are_of_some,
     markdown_table,
     mean_cell,
+    whole_cell,
 )
 from dmfer_jax.reporting.console import number, print_table
 from dmfer_jax.reporting.differences import (
@@ -30,7 +33,7 @@ from dmfer_jax.reporting.differences import (
     write_differences,
 )
 from dmfer_jax.reporting.report import main_split
-from dmfer_jax.reporting.rows import COLUMNS, STRESS, numbers, read_rows
+from dmfer_jax.reporting.rows import COLUMNS, STRESS, numbers, read_rows, scaled
 
 Row = Mapping[str, str]
 
@@ -198,8 +201,8 @@ def read_comparison(folder: Path) -> Comparison:
     """
     rows = read_rows(folder / ROWS)
     differences = read_differences(folder)
-    if not differences:
-        raise UserError(f"{folder}: no system has been compared with the baseline yet")
+    if not rows:
+        raise UserError(f"{folder / ROWS} has no rows: nothing has been compared yet")
     path = folder / "costs.csv"
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -210,7 +213,8 @@ def read_comparison(folder: Path) -> Comparison:
             ]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read ({error}); expected what compare writes") from error
-    return Comparison(differences[0].against, rows, costs, differences)
+    baseline = differences[0].against if differences else rows[0]["variant"]
+    return Comparison(baseline, rows, costs, differences)
 
 
 def _tables(found: Comparison) -> list[tuple[str, list[str], list[list[str]]]]:
@@ -241,7 +245,7 @@ def _score_cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
     cells = [
         [system, rule, str(len(of)) if rule != PREDICTIONS else "-"]
         + [
-            mean_cell([factor * value for value in numbers(of, key)], digits)
+            mean_cell(scaled(of, key, factor), digits)
             for key, (_, factor, digits) in columns.items()
         ]
         for (system, rule), of in _grouped(rows).items()
@@ -261,10 +265,11 @@ def _further_cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
     harm = {column: name for column, name in STRESS.items() if numbers(on_main, column)}
     cells = []
     for (system, rule), of in _grouped(found.rows).items():
-        by_split = [[row for row in of if row["split"] == split] for split in splits]
-        shown = [_mean_percent(one, "accuracy") for one in by_split]
-        of_main = [row for row in of if row["split"] == found.split]
-        shown += [_mean_percent(of_main, column) for column in harm]
+        on = {(row["split"], row["seed"]): row for row in of}
+        seeds = list(dict.fromkeys(row["seed"] for row in of))
+        asked = [(split, "accuracy") for split in splits] + [(found.split, one) for one in harm]
+        values = [[_percent(on.get((split, s)), one) for s in seeds] for split, one in asked]
+        shown = [(whole_cell if rule == "best" else mean_cell)(of_seeds) for of_seeds in values]
         if set(shown) != {"-"}:
             cells.append([system, rule, *shown])
     return ["system", "epoch", *splits, *harm.values()], cells if splits or harm else []
@@ -286,9 +291,8 @@ def _cost_cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
         row = next(row for row in found.rows if row["variant"] == system)
         shown = [system, number(float(row["parameters"]) / 1e6, 2)]
         for key, (_, factor, digits) in columns.items():
-            values = [factor * cost[key] for cost in of if cost[key] is not None]
-            some = f" ({len(values)}/{len(of)})" if 0 < len(values) < len(of) else ""
-            shown.append(mean_cell(values, digits, between="") + some)
+            values = [None if cost[key] is None else factor * cost[key] for cost in of]
+            shown.append(mean_cell(values, digits, between=""))
         cells.append(shown)
     return ["system", "M params", *(name for name, _, _ in columns.values())], cells
 
@@ -301,8 +305,8 @@ def _grouped(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     return groups
 
 
-def _mean_percent(rows: Sequence[Row], column: str) -> str:
-    return mean_cell([100 * value for value in numbers(rows, column)], 2)
+def _percent(row: Row | None, column: str) -> float | None:
+    return 100 * float(row[column]) if row and row[column] else None
 
 
 def _notes(found: Comparison) -> list[str]:
@@ -325,6 +329,10 @@ def _notes(found: Comparison) -> list[str]:
         f"to base: hours until an epoch's accuracy on the validation split reached that of "
         f"{found.baseline} after its last epoch, seed by seed; (1/3): one seed of three did",
     ]
+    if are_of_some(_further_cells(found)[1]):
+        notes.append(SOME_SEEDS)
+    if len(machines := {row["machine"] for row in found.rows if row["machine"]}) > 1:
+        notes.append(f"times are of several machines: {'; '.join(sorted(machines))}")
     return notes
 
 

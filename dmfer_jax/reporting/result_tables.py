@@ -20,6 +20,8 @@ from dmfer_jax.reporting.ablation_table import SCORES, Row
 from dmfer_jax.reporting.bootstrap import CONFIDENCE
 from dmfer_jax.reporting.cells import (
     ONE_SEED,
+    SOME_SEEDS,
+    are_of_some,
     markdown_table,
     mean_cell,
     seeds_cell,
@@ -30,7 +32,7 @@ from dmfer_jax.reporting.differences import (
     interval_cells,
     read_differences,
 )
-from dmfer_jax.reporting.rows import STRESS, numbers, read_rows
+from dmfer_jax.reporting.rows import STRESS, numbers, read_rows, scaled
 
 _BLOCK = re.compile(
     r"(?P<begin><!-- results: (?P<file>\S+) -->\n)(?:(?!<!-- results: ).)*?"
@@ -133,12 +135,13 @@ def render_ablation(rows: Sequence[Row], differences: Sequence[Difference]) -> s
     last = [row for group in groups for row in group]
     scores = SCORES | {name: title for name, title in STRESS.items() if numbers(last, name)}
     columns = [*scores.values(), *(f"{title} - `{baseline}`" for title in COMPARED.values())]
-    lines = []
+    lines, of_some = [], False
     for split in dict.fromkeys(group[0]["split"] for group in groups):
         of_split = [group for group in groups if group[0]["split"] == split]
         compared = [one for one in differences if one.split == split]
         found = {one.variant: one for one in compared if one.against == baseline}
         cells = [_variant_cells(one, scores, found.get(one[0]["variant"])) for one in of_split]
+        of_some |= are_of_some(cells)
         first = of_split[0][0]
         images = f"{int(first['images']):,} images"
         epochs = {row["epoch"] for group in of_split for row in group}
@@ -153,6 +156,7 @@ def render_ablation(rows: Sequence[Row], differences: Sequence[Difference]) -> s
         "Mean ± standard deviation over the seeds",
         f"[low, high]: the {100 * CONFIDENCE:g} % interval over images and seeds, in points",
         *([ONE_SEED] if any(len(one.seeds) == 1 for one in differences) else []),
+        *([SOME_SEEDS] if of_some else []),
         f"{hours} CPU hours a run",
         "the first row's command",
     ]
@@ -162,7 +166,7 @@ def render_ablation(rows: Sequence[Row], differences: Sequence[Difference]) -> s
 def _variant_cells(
     of_variant: Sequence[Row], columns: Iterable[str], difference: Difference | None
 ) -> list[str]:
-    scores = ([100 * value for value in numbers(of_variant, name)] for name in columns)
+    scores = (scaled(of_variant, name, 100) for name in columns)
     return [
         f"`{of_variant[0]['variant']}`",
         *(mean_cell(score, between=" ± ") for score in scores),
@@ -204,12 +208,9 @@ def _cells(group: Sequence[Row]) -> list[str]:
         _scored_on(first),
         f"{int(first['images']):,}",
         first["epoch"],
-        *(
-            mean_cell([100 * value for value in numbers(group, column)], between=" ± ")
-            for column in _PERCENT
-        ),
+        *(mean_cell(scaled(group, column, 100), between=" ± ") for column in _PERCENT),
         str(len(group)),
-        mean_cell(numbers(group, "hours"), between=""),
+        mean_cell(scaled(group, "hours"), between=""),
     ]
 
 

@@ -85,6 +85,7 @@ def rows_of_report(
     train, machine = report.get("train") or {}, report["environment"]
     devices = f"{machine['devices']} x " if machine["devices"] > 1 else ""
     processor = f" of {machine['processor']}" if "processor" in machine else ""  # not of old runs
+    device = machine.get("torch_device") or machine["device"]  # systems in PyTorch have one, too
     of_run = {
         "experiment": experiment,
         "variant": variant,
@@ -95,7 +96,7 @@ def rows_of_report(
         "train_splits": "+".join(report["config"]["data"]["train_splits"]),
         "hours": _hours(train.get("seconds")),
         "cpu_hours": _hours(train.get("cpu_seconds")),
-        "machine": f"{machine['cores']} cores{processor}, {devices}{machine['device']}",
+        "machine": f"{machine['cores']} cores{processor}, {devices}{device}",
         "commit": machine.get("commit") or machine.get("dmfer_jax"),
         "config_digest": config_digest,
         "command": command,
@@ -218,7 +219,14 @@ def row_key(row: Mapping[str, str]) -> tuple[str, ...]:
 
 def numbers(rows: Sequence[Mapping[str, str]], column: str) -> list[float]:
     """Returns a column as numbers, without the rows where it is empty."""
-    return [float(row[column]) for row in rows if row[column]]
+    return [value for value in scaled(rows, column) if value is not None]
+
+
+def scaled(
+    rows: Sequence[Mapping[str, str]], column: str, factor: float = 1.0
+) -> list[float | None]:
+    """Returns a column as numbers times a factor; None of the rows where it is empty."""
+    return [factor * float(row[column]) if row[column] else None for row in rows]
 
 
 def _text(value: Any) -> str:

@@ -96,6 +96,20 @@ def test_reader_is_told_what_the_numbers_are_worth(findings):
     assert "comparison" not in alone
 
 
+def test_a_mean_of_some_seeds_says_so_and_none_is_of_those_whose_best_epoch_is_the_last(findings):
+    harm = dict.fromkeys(rows.STRESS, "0.700000")
+    told = [
+        {**row, **(harm if (row["variant"], row["seed"]) == ("plain", "1") else {})}
+        for row in findings.rows
+    ]
+    text = printed(findings._replace(rows=told))
+    lines = [line.split() for line in text.splitlines()]
+    assert ["plain", "2", *["70.00", "(1/2)"] * 3] in lines
+    assert ["plain", "2", "-", "-", "-"] in lines
+    assert "(2/3): of two seeds of three" in text
+    assert "(2/3)" not in printed(findings)
+
+
 def test_runs_of_other_images_are_not_compared():
     with pytest.raises(UserError, match=r"'\+shallow' and of 'plain' .* other images"):
         find({("plain", "0"): [1, 0, 1], ("+shallow", "0"): [1, 0]})

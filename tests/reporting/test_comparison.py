@@ -174,7 +174,9 @@ def test_a_page_has_the_tables_of_a_comparison_or_the_file_that_is_wrong(found, 
         with pytest.raises(UserError, match=r"costs\.csv cannot be read"):
             result_tables.render_page(page, tmp_path)
     comparison.write_comparison(tmp_path / "compared", found._replace(differences=[]))
-    with pytest.raises(UserError, match="compared: no system has been compared"):
+    assert "| ours | last | 2 | 87.50±17.68 |" in result_tables.render_page(page, tmp_path)
+    (tmp_path / "compared" / "compare.csv").write_text("")
+    with pytest.raises(UserError, match=r"compare\.csv has no rows: nothing has been compared"):
         result_tables.render_page(page, tmp_path)
 
 
@@ -194,3 +196,26 @@ def test_stress_is_shown_of_the_main_split(found):
     assert ["system", "epoch", "valid", "pose", "(stress)", "stress"] in lines
     assert ["ours", "last", "100.00", "20.00", "12.50"] in lines
     assert ["ours", "best", "100.00", "-", "-"] in lines
+
+
+def test_a_mean_of_some_seeds_says_so_and_none_is_of_those_whose_best_epoch_is_the_last(found):
+    harm = dict.fromkeys(STRESS, "0.700000")
+
+    def is_harmed(row: Any) -> bool:
+        return row["seed"] == "1" and row["variant"] == "ours"
+
+    rows = [{**row, **(harm if is_harmed(row) else {})} for row in found.rows]
+    text = printed(found._replace(rows=rows), width=120)
+    lines = [line.split() for line in text.splitlines()]
+    assert ["ours", "last", "87.50±17.68", *["70.00", "(1/2)"] * 3] in lines
+    assert ["ours", "best", "87.50±17.68", "-", "-", "-"] in lines
+    assert "(2/3): of two seeds of three" in text
+    assert "(2/3)" not in printed(found)
+
+
+def test_times_of_several_machines_are_not_taken_for_those_of_one(found):
+    assert "several machines" not in printed(found)
+    first, *rest = (dict(row) for row in found.rows)
+    text = " ".join(printed(found._replace(rows=[first | {"machine": "a GPU"}, *rest])).split())
+    assert "times are of several machines: " in text
+    assert "; a GPU" in text

@@ -61,6 +61,11 @@ def test_row_names_the_processor_where_the_report_does():
     assert first["machine"] == "2 cores of some, such, cpu"
 
 
+def test_row_of_a_system_in_pytorch_names_the_device_that_it_was_on():
+    (first, *_) = made_rows(environment={**make_report()["environment"], "torch_device": "H100"})
+    assert first["machine"] == "2 cores, H100"
+
+
 def test_appended_rows_are_read_back_and_stand_once(tmp_path):
     path = tmp_path / "sub" / "runs.csv"
     assert rows.read_rows(path) == []
