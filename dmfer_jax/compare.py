@@ -15,7 +15,9 @@ The systems in PyTorch get their batches from our pipeline, augmented by JAX, so
 same pixels. That counts in their time and memory; `benchmarks/end_to_end.py` compares the speed of
 both sides with an input pipeline of their own each.
 
-The same command goes on where it was interrupted. In the folder of `--out`: `table.md`,
+The same command goes on where it was interrupted; another one adds systems, seeds or predictions
+to those that are in its folder. The others are compared with plain_torch, or without it with the
+first of the list above that there is. In the folder of `--out`: `table.md`,
 `compare.csv` with the rows of results, `costs.csv`, and a folder for each run.
 """
 

@@ -43,11 +43,6 @@ class Plan(NamedTuple):
     python_torch: str = ""
 
     @property
-    def baseline(self) -> str:
-        """The system that the others are compared with."""
-        return "plain_torch" if "plain_torch" in self.systems else self.systems[0]
-
-    @property
     def runs(self) -> list[tuple[str, int]]:
         """System and seed of each run, seed by seed, so that what is done can be compared early."""
         seeds = range(self.config.seed, self.config.seed + self.seeds)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dmfer_jax import compared_run, predicted, reproduce
+from dmfer_jax import compared_run, predicted, reproduce, run_folder
 from dmfer_jax.building import ensure_built
 from dmfer_jax.compare_plan import Plan
 from dmfer_jax.compared_run import SYSTEMS
@@ -21,22 +21,28 @@ from dmfer_jax.reporting.run_report import read_run_report
 def find(plan: Plan) -> comparison.Comparison | None:
     """Gathers what is known from the runs that are done; None where none is.
 
+    All that are in the folder count, whether they are asked for now or were before, and so do
+    predictions that joined before.
+
     Raises:
-      UserError: what a run left is damaged, or predictions cannot be used.
+      UserError: what a run left is damaged or of another config, or predictions cannot be used.
     """
-    done = [
-        (system, seed)
-        for system, seed in sorted(plan.runs, key=lambda run: SYSTEMS.index(run[0]))
-        if (plan.run_dir(system, seed) / "report.json").is_file()
-    ]
+    done = [(system, seed) for system in SYSTEMS for seed in _seeds_done(plan.out / system)]
     if not done:
         return None
+    known = {*plan.systems} | {system for system, _ in done}
+    baseline = "plain_torch" if "plain_torch" in known else min(known, key=SYSTEMS.index)
     logs = {run: writers.read_jsonl(plan.run_dir(*run) / "metrics.jsonl") for run in done}
     found, costs = [], []
     for system, seed in done:
         workdir = plan.run_dir(system, seed)
         report = read_run_report(workdir)
         config = compared_run.config_of(plan.config, system, seed)
+        if differences := run_folder.find_unlike(report["config"], config):
+            raise UserError(
+                f"{workdir} is of a run of another config: {'; '.join(differences)}. Move it away "
+                "to train it anew, or give another --out."
+            )
         found += rows.rows_of_report(
             report,
             experiment=f"{Path(plan.config_path).stem}-compare",
@@ -44,7 +50,7 @@ def find(plan: Plan) -> comparison.Comparison | None:
             config_digest=reproduce.config_digest(config),
             command=plan.public_command(system, seed),
         )
-        of_baseline = comparison.list_validations(logs.get((plan.baseline, seed), []))
+        of_baseline = comparison.list_validations(logs.get((baseline, seed), []))
         goal = of_baseline[-1]["accuracy"] if of_baseline else None
         cost = compared_run.read_cost(workdir)
         costs.append(comparison.list_cost(system, report, logs[system, seed], cost, goal))
@@ -52,13 +58,22 @@ def find(plan: Plan) -> comparison.Comparison | None:
         (system, str(seed)): read_run_predictions(plan.run_dir(system, seed) / "predictions.npz")[1]
         for system, seed in done
     }
-    differences = comparison.find_differences(
-        plan.baseline, found, lambda system, seed: said[system, seed]
-    )
+    leads = comparison.find_differences(baseline, found, lambda system, seed: said[system, seed])
     split = reports.main_split([row["split"] for row in found])
     like = next(row for row in found if row["split"] == split)
-    found += [score_predictions(plan, name, like) for name in plan.predictions]
-    return comparison.Comparison(plan.baseline, found, costs, differences)
+    joined = {
+        row["variant"]: row
+        for row in rows.read_rows(plan.out / comparison.ROWS)
+        if row["epoch_rule"] == comparison.PREDICTIONS and row["split"] == split
+    }
+    joined |= {name: score_predictions(plan, name, like) for name in plan.predictions}
+    return comparison.Comparison(baseline, [*found, *joined.values()], costs, leads)
+
+
+def _seeds_done(folder: Path) -> list[int]:
+    """The seeds with which a system's runs are over."""
+    names = (path.parent.name for path in folder.glob("seed*/report.json"))
+    return sorted(int(seed) for name in names if (seed := name.removeprefix("seed")).isdecimal())
 
 
 def score_predictions(plan: Plan, name: str, like: Mapping[str, str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -26,7 +27,11 @@ from dmfer_jax.reporting.report import write_report
 from tests.made_up import leave_run, make_report, make_stress
 
 ROOT = Path(__file__).parents[1]
-RIGHT = {"dmfer_jax": [1, 1, 1, 0], "plain_torch": [1, 0, 1, 0]}
+RIGHT = {
+    "dmfer_jax": [1, 1, 1, 0],
+    "plain_torch": [1, 0, 1, 0],
+    "dan_torch": [1, 0, 1, 1],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -231,6 +236,40 @@ def test_predictions_of_another_system_join_the_table(plan, tiny_config, tmp_pat
     with pytest.raises(UserError, match=r"said\.csv: there is no row for 1 of the"):
         compare.compare(anew, trainer)
     assert trainer.runs == []
+
+
+def test_a_narrower_command_leaves_in_the_table_what_was_done_before(plan, tiny_config, tmp_path):
+    data = tiny_config.data
+    split = sources.load_split(
+        ensure_built(data.dataset, "", data.data_dir), "test", data, train=False
+    )
+    certain = np.eye(len(split.class_names), dtype=np.float32)[split.labels]
+    write_predictions(tmp_path / "said.csv", split.identifiers, split.class_names, certain)
+    compare.compare(plan._replace(predictions={"oracle": tmp_path / "said.csv"}), Trainer(plan))
+    names = ("table.md", "compare.csv", "costs.csv", "differences.csv")
+    before = [(plan.out / name).read_text() for name in names]
+    second = tiny_config.copy_and_resolve_references()
+    second.seed = 1
+    trainer = Trainer(plan)
+    compare.compare(plan._replace(config=second, seeds=1, systems=("dmfer_jax",)), trainer)
+    assert trainer.runs == []
+    assert [(plan.out / name).read_text() for name in names] == before
+
+
+def test_without_the_plain_network_the_first_system_is_what_others_are_compared_with(plan):
+    ours = plan._replace(systems=("dan_torch", "dmfer_jax"))
+    compare.compare(ours, Trainer(ours))
+    assert "Last epoch on test, less dmfer_jax" in (plan.out / "table.md").read_text()
+
+
+def test_a_run_of_another_config_that_was_put_there_is_no_row(plan):
+    compare.compare(plan, Trainer(plan))
+    other = plan.config.copy_and_resolve_references()
+    other.model.width = 0.25
+    shutil.rmtree(plan.run_dir("dmfer_jax", 1))
+    leave_run(plan.run_dir("dmfer_jax", 1), other, RIGHT["dmfer_jax"])
+    with pytest.raises(UserError, match=r"seed1 is of a run of .*width was 0\.25 and is 0\.125"):
+        compare.compare(plan, Trainer(plan))
 
 
 @pytest.mark.parametrize(
