@@ -90,6 +90,12 @@ def main(argv: Sequence[str]) -> None:
     )
     if planned.same:
         print(f"the same as {planned.baseline} here, and not run: {', '.join(planned.same)}")
+    if unharmed := ablation.list_unharmed(planned):
+        print(
+            f"not scored under harm, as their checkpoints are gone: {', '.join(unharmed)}. "
+            "--keep_checkpoints keeps those of runs to come; these have to be run anew in another "
+            "--out"
+        )
     if options.dry_run:
         print_plan(planned)
         return

@@ -95,12 +95,14 @@ def plan(
       stress: whether the last epochs are scored under harm, too.
 
     Raises:
-      UserError: there is no such grid or variant, the config makes no sense with one of them, or
-        nothing would be scored.
+      UserError: there is no such grid or variant, the config makes no sense with one of them, a
+        variant would be scored on other images or labels, or nothing would be scored.
     """
     check_scored(config)
     grid = grids.load_grid(grid_name)
     configs = {name: grids.apply(config, name, of) for name, of in grid.variants.items()}
+    for name, one in configs.items():
+        _check_comparable(name, one, grid.baseline, configs[grid.baseline])
     digests = {name: reproduce.config_digest(one) for name, one in configs.items()}
     same = tuple(
         name
@@ -143,6 +145,39 @@ def check_scored(config: ConfigDict) -> None:
             f"config.data.train_splits has '{data.valid_split}' and config.data.test_splits is "
             "empty: nothing would be left to score"
         )
+
+
+def _check_comparable(
+    name: str, config: ConfigDict, baseline: str, of_baseline: ConfigDict
+) -> None:
+    """Refuses a variant whose scores could not be compared with those of the baseline."""
+    for field in ("dataset", "protocol", "drop_classes", "limit", "valid_split", "test_splits"):
+        one, other = config.data[field], of_baseline.data[field]
+        if one != other:
+            raise UserError(
+                f"the variant '{name}' has data.{field}={one!r}, and '{baseline}' has {other!r}: "
+                "it would be scored on other images or labels, which cannot be compared. Make an "
+                "ablation of each, or take it out of the grid"
+            )
+
+
+def list_unharmed(ablation: Ablation) -> list[str]:
+    """Returns the runs that `--stress` asks for in vain: they are over, and not to be harmed now.
+
+    Raises:
+      UserError: as of `find_states`.
+    """
+    if not ablation.stress:
+        return []
+    harmed = {
+        (row["variant"], row["seed"]) for row in read_own_rows(ablation) if row["stress_accuracy"]
+    }
+    states = find_states(ablation)
+    return [
+        run.name
+        for run in ablation.runs
+        if states[run.name] == "done" and (run.variant, str(run.config.seed)) not in harmed
+    ]
 
 
 def read_own_rows(ablation: Ablation) -> list[dict[str, str]]:
@@ -222,7 +257,9 @@ def run_all(
             config = f"--config={ablation.config_path}"
             commands.append([*python, "dmfer_jax.train", config, *overrides, workdir])
         if ablation.stress and (trains or _lacks_stress(ablation, run, _rows_of(ablation, run))):
-            commands.append([*python, "dmfer_jax.evaluate", "--stress", workdir])
+            data: Any = run.config.data  # that of the folder may be of before the records moved
+            places = [f"--data_dir={data.data_dir}", f"--source={data.source}"]
+            commands.append([*python, "dmfer_jax.evaluate", "--stress", *places, workdir])
         return run_queue.QueuedRun(run.name, run.workdir, commands)
 
     def finish(name: str) -> None:

@@ -104,6 +104,28 @@ def test_harm_that_is_asked_for_later_is_scored_as_long_as_there_are_checkpoints
     last = [row["stress_accuracy"] for row in found if row["epoch_rule"] == "last"]
     assert sorted(last) == ["", *["0.250000"] * 3]
     assert set(ablation.find_states(harmed).values()) == {"done"}
+    assert ablation.list_unharmed(harmed) == ["plain, seed 0"]  # whose checkpoints are gone
+    assert ablation.list_unharmed(planned) == []
+
+
+def test_harm_is_scored_on_records_that_have_moved_since(planned, tmp_path):
+    ablation.run_all(planned, Trainer(planned), keep_checkpoints=True)
+    moved = plan(tmp_path, fields={"data.data_dir": "elsewhere"}, stress=True)
+    trainer = Trainer(moved)  # which looks for the place in the command
+    ablation.run_all(moved, trainer)
+    assert len(trainer.harmed) == 4
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("limit", 5), ("drop_classes", ("fear",)), ("valid_split", "test")]
+)
+def test_variant_that_would_be_scored_on_other_images_is_refused_before_it_is_run(
+    planned, tmp_path, field, value
+):
+    extra = f'"other": none | {{"data.{field}": {value!r}}}, '
+    (tmp_path / "parts.py").write_text(GRID.replace('"cosine"', f'{extra}"cosine"'))
+    with pytest.raises(UserError, match=rf"'other' has data\.{field}=.* other images or labels"):
+        plan(tmp_path)
 
 
 def test_run_whose_row_was_lost_gets_it_back_from_its_report(planned):

@@ -55,6 +55,7 @@ class Trainer:
         run = self._runs[command[-1]]
         if command[2] == "dmfer_jax.evaluate":
             assert "--stress" in command
+            assert f"--data_dir={run.config.data.data_dir}" in command
             self.harmed.append(run.name)
             leave_stress(run.workdir)
             return 0
