@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from dmfer_jax import grids, reproduce, run_folder, run_queue
+from dmfer_jax.config import get_config
 from dmfer_jax.errors import UserError
+from dmfer_jax.loss_options import idle_fields
 from dmfer_jax.reporting import rows
 from dmfer_jax.reporting.run_report import read_run_report
 
@@ -103,7 +105,7 @@ def plan(
     configs = {name: grids.apply(config, name, of) for name, of in grid.variants.items()}
     for name, one in configs.items():
         _check_comparable(name, one, grid.baseline, configs[grid.baseline])
-    digests = {name: reproduce.config_digest(one) for name, one in configs.items()}
+    digests = {name: reproduce.config_digest(_without_idle(one)) for name, one in configs.items()}
     same = tuple(
         name
         for name, digest in digests.items()
@@ -145,6 +147,15 @@ def check_scored(config: ConfigDict) -> None:
             f"config.data.train_splits has '{data.valid_split}' and config.data.test_splits is "
             "empty: nothing would be left to score"
         )
+
+
+def _without_idle(config: ConfigDict) -> ConfigDict:
+    """The config with the fields of the loss that make no difference at their default."""
+    config = config.copy_and_resolve_references()
+    default = get_config().loss
+    for field in idle_fields(config.loss):
+        config.loss[field] = default[field]
+    return config
 
 
 def _check_comparable(

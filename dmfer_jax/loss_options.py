@@ -61,6 +61,17 @@ def has_centers(loss: ConfigDict) -> bool:
     return loss.name not in ("none", *MARGIN_HEADS)
 
 
+def idle_fields(loss: ConfigDict) -> set[str]:
+    """Returns the fields of a loss (`config.loss`) that make no difference with its name."""
+    _, taken = _TAKES.get(loss.name, ((), ()))
+    idle = {"scale", "margin", "beta"} - {*taken}
+    if not has_centers(loss):
+        idle.add("weight")
+    if not has_centers(loss) or loss.centers == "learned":
+        idle.add("center_rate")
+    return idle
+
+
 def network_options(config: ConfigDict) -> dict[str, Any]:
     """Returns all options of the network: those of `config.model`, and what its loss needs of it.
 

@@ -40,6 +40,18 @@ def test_runs_are_planned_seed_by_seed_without_what_is_the_baseline_itself(plann
     assert not planned.out.exists()
 
 
+def test_a_value_that_the_loss_has_no_use_for_is_the_baseline_itself(planned, tmp_path):
+    for name, left in (("none", []), ("center", ["weight=0.3", "center_rate=0.9"])):
+        fields = {"loss.name": name, "loss.centers": "state", "loss.center_rate": 0.5}
+        changed = planned.config.copy_and_resolve_references()
+        changed.update_from_flattened_dict(fields)
+        of_loss = ablation.plan(planned.config_path, changed, "sensitivity", 1, tmp_path, ())
+        assert {"margin=0.3", "scale=8"} <= {*of_loss.same}
+        assert {*left} <= {*of_loss.variants}
+        if not left:
+            assert list(of_loss.variants) == ["as_configured"]
+
+
 def test_only_names_variants_of_the_grid(planned, tmp_path):
     assert [run.name for run in plan(tmp_path, 1, ("cosine",)).runs] == ["cosine, seed 0"]
     assert plan(tmp_path, 1, ("plain", "plain")).runs == plan(tmp_path, 1, ("plain",)).runs
