@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from dmfer_jax import ablation, compared_run, reproduce
+from dmfer_jax import ablation, compared_run, initial, reproduce
 from dmfer_jax import config as configs
-from dmfer_jax.compared_run import OURS, SYSTEMS
+from dmfer_jax.compared_run import CENTERLESS, OURS, SYSTEMS
 from dmfer_jax.errors import UserError
 from dmfer_jax.pytorch import limits
 from dmfer_jax.run_queue import QueuedRun
@@ -92,9 +92,9 @@ def check(plan: Plan) -> None:
     """Refuses what cannot be compared, before the first training.
 
     Raises:
-      UserError: a system is unknown or named twice; PyTorch is missing, or has not what the config
-        asks for; lists cannot be read or are of another dataset; predictions are not there or have
-        the name of a system; nothing would be scored.
+      UserError: a system is unknown or named twice; they would not begin alike; PyTorch is
+        missing, or has not what the config asks for; lists cannot be read or are of another
+        dataset; predictions are not there or have the name of a system; nothing would be scored.
     """
     configs.validate(plan.config)
     ablation.check_scored(plan.config)
@@ -108,6 +108,15 @@ def check(plan: Plan) -> None:
             )
     if not plan.systems:
         raise UserError(f"--systems is empty; expected some of {', '.join(SYSTEMS)}")
+    start = plan.config.init_from
+    of_backbone = [name for name in plan.systems if name in CENTERLESS]
+    if len(plan.systems) > len(of_backbone) > 0 and initial.holds_whole_network(start):
+        raise UserError(
+            f"config.init_from={start} is a whole network of this project, of which "
+            f"{' and '.join(of_backbone)} could take the backbone alone, so the systems would not "
+            "begin alike. Begin with a backbone, such as --config.init_from=face, or leave these "
+            "out by --systems"
+        )
     if in_torch := [name for name in plan.systems if name != OURS]:
         limits.check_type(plan.config)
         limits.check_training(plan.config)

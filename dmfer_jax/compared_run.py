@@ -111,7 +111,7 @@ def run(comparison: Path, system: str, seed: int, *, lists: str = "", stress: bo
     load = subjects.load_ours if system == OURS else torch_run.load_trained
     asked: dict[str, tuple[list[str], dict[str, Any]]] = {
         "lists": (names, {"lists": lists}),
-        "stress": ([reports.main_split(names)], {"stress": stress}),
+        "stress": ([reports.main_split(trained)], {"stress": stress}),
     }
     data: Any = config.data
     places = {"data_dir": data.data_dir, "source": data.source}  # those of the run may be old

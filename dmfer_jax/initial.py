@@ -53,6 +53,8 @@ def read_initial_weights(
     class_names: Sequence[str],
     begins: bool,
     dataset: str,
+    *,
+    backbone_alone: bool = False,
 ) -> InitialWeights | None:
     """Reads what a run is to begin with, prints what of it is used, and keeps a record of it.
 
@@ -63,6 +65,7 @@ def read_initial_weights(
       class_names: that it learns to tell apart, in label order.
       begins: whether the run does; one that goes on has its weights from its checkpoint.
       dataset: full name of what it is trained on.
+      backbone_alone: whether the rest is another network's, which the file has nothing for.
 
     Returns:
       The weights; None where the run goes on, or begins with random ones.
@@ -81,7 +84,10 @@ def read_initial_weights(
             print("note: config.model.frozen_stages freezes weights that are drawn at random")
         return None
     path = _path(fields.init_from)
-    found, trained_on = _match_file(path, config, like, class_names, dataset)
+    prefix = "backbone." if backbone_alone else ""
+    found, trained_on = _match_file(path, config, like, prefix, class_names, dataset)
+    if backbone_alone:
+        found = found._replace(random=("all but the backbone",))
     record = {
         "file": path.name,
         "sha256": _digest(path),
@@ -118,18 +124,33 @@ def _path(init_from: str) -> Path:
     return packaged_weights().get(init_from) or Path(os.path.expanduser(init_from))
 
 
+def holds_whole_network(init_from: str) -> bool:
+    """Whether `config.init_from` is a file of this project, with all parts of a trained network."""
+    path = _path(init_from)
+    return path.is_file() and find_manifest(path) is not None
+
+
 def _match_file(
-    path: Path, config: ConfigDict, like: TrainState, class_names: Sequence[str], dataset: str
+    path: Path,
+    config: ConfigDict,
+    like: TrainState,
+    prefix: str,
+    class_names: Sequence[str],
+    dataset: str,
 ) -> tuple[Match, dict[str, list[str]]]:
-    """Returns what a file has, and the splits of each dataset that it was trained on."""
+    """Returns what a file has, and the splits of each dataset that it was trained on.
+
+    Of the network the tensors count whose names begin with the prefix.
+    """
     fields: Any = config
     manifest = find_manifest(path)
     # Of a file of ours every byte is checked.
     tensors = to_state_dict(load_portable(path)[1]) if manifest else read_weights(path)
     same = manifest is None or manifest.labels == tuple(class_names)
     options = fields.model.backbone, fields.init_normalization
+    shapes = {name: one for name, one in _shapes(like).items() if name.startswith(prefix)}
     try:
-        found = match(tensors, _shapes(like), *options, same_classes=same)
+        found = match(tensors, shapes, *options, same_classes=same)
     except UserError as error:
         raise UserError(f"config.init_from={path}: {error}") from error
     if manifest is None:

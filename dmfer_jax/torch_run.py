@@ -207,7 +207,13 @@ def make_trainer(run: Run, system: str, begins: bool) -> Any:
     classes = run.train.class_names
     dataset = run.description["dataset"]
     if weights := initial.read_initial_weights(
-        run.config, run.workdir, first, classes, begins, dataset
+        run.config,
+        run.workdir,
+        first,
+        classes,
+        begins,
+        dataset,
+        backbone_alone=system != systems.TWIN,
     ):
         first = weights.put_into(first)
         if not weights.fitted:

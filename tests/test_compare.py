@@ -278,6 +278,7 @@ def test_a_run_of_another_config_that_was_put_there_is_no_row(plan):
         ({"systems": ("dan_torch", "dan")}, "has 'dan'; expected some of dmfer_jax, dmfer_torch"),
         ({"systems": ("dmfer_jax", "dmfer_jax")}, "has 'dmfer_jax' twice"),
         ({"systems": ()}, "--systems is empty"),
+        ({"config": {"init_from": "ferplus-small"}}, "plain_torch could take the backbone alone"),
         ({"lists": "lists"}, "there are none of 'synthetic_faces'"),
         ({"predictions": {"plain_torch": Path("x.csv")}}, "is a system that is trained"),
         ({"predictions": {"other": Path("none.csv")}}, r"none\.csv: there is no such file"),
@@ -287,8 +288,9 @@ def test_a_run_of_another_config_that_was_put_there_is_no_row(plan):
 )
 def test_what_cannot_be_compared_is_refused_before_anything_is_trained(plan, changes, expected):
     trainer = Trainer(plan)
+    plan.config.update(changes.get("config", {}))
     with pytest.raises(UserError, match=expected):
-        compare.compare(plan._replace(**changes), trainer)
+        compare.compare(plan._replace(**changes | {"config": plan.config}), trainer)
     assert not plan.out.exists()
     assert trainer.runs == []
 

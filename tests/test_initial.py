@@ -150,6 +150,29 @@ def test_the_model_of_the_package_begins_a_run_with_its_head_on_its_own_classes_
     assert any(name.startswith("head.") for name in weights.taken) == (not random)
 
 
+def test_of_another_network_on_the_backbone_nothing_else_is_said_to_be_taken(tmp_path):
+    config: Any = load_config("configs/ferplus_face_cpu.py")
+    like: Any = SimpleNamespace(
+        **jax.eval_shape(
+            state.make_model(config, 8).init,
+            jax.random.key(0),
+            jax.ShapeDtypeStruct((1, 131, 131, 1), np.float32),
+        )
+    )
+    assert not initial.holds_whole_network("face")
+    for start in ("face", "ferplus-small"):
+        config.init_from = start
+        given: Any = (config, tmp_path, like, EXPRESSION_NAMES, True, "ferplus")
+        weights = read_initial_weights(*given, backbone_alone=True)
+        assert weights is not None
+        assert {name.split(".")[0] for name in weights.taken} == {"backbone"}
+        told = describe_start(tmp_path)["init_from"]
+        assert told["random"] == ["all but the backbone"]
+        assert told["matched"] == told["tensors"] == len(weights.taken)
+    assert "head.weight" in told["not_used"]
+    assert initial.holds_whole_network("ferplus-small")
+
+
 def test_a_damaged_file_of_ours_begins_nothing(tmp_path):
     config: Any = load_config("configs/ferplus_face_cpu.py")
     content = bytearray(packaged_models()["ferplus-small"].read_bytes())

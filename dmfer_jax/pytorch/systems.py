@@ -21,8 +21,11 @@ from dmfer_jax.pytorch.model import Dmfer, make_model
 from dmfer_jax.pytorch.plain import PlainNetwork
 from dmfer_jax.pytorch.training import Trainer
 
+TWIN = "dmfer_torch"
+"""The same network as this project's; the others have its backbone alone."""
+
 SYSTEMS: dict[str, tuple[Callable[[ConfigDict, int], nn.Module], Any]] = {
-    "dmfer_torch": (make_model, None),
+    TWIN: (make_model, None),
     "plain_torch": (PlainNetwork, None),
     "dan_torch": (DanNetwork, dan_loss),
 }
