@@ -194,6 +194,9 @@ def test_scores_of_a_later_evaluation_are_found(finished, tmp_path):
     shutil.copy(finished[0] / "report.json", workdir / "evaluation" / "last_test.json")
     found = explain("confusion", ask(tmp_path / "a.png", workdir))["numbers"]
     assert found["confusion"] == finished[1]["checkpoints"]["last"]["splits"]["test"]["confusion"]
+    (workdir / "report.json").write_text(json.dumps({**finished[1], "seed": 9, "checkpoints": {}}))
+    with pytest.raises(UserError, match="scored are: none"):  # that evaluation was another run's
+        explain("confusion", ask(tmp_path / "a.png", workdir))
 
 
 def test_runs_are_named_by_folder_and_by_path_where_that_is_not_enough():

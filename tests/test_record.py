@@ -233,7 +233,16 @@ def test_an_occlusion_list_that_was_scored_later_has_a_row(tmp_path, finished):
 
 
 @pytest.mark.parametrize(
-    "other", [{"records_sha256": "f" * 64}, {"config": {"model": {"width": 7.0}}}, {"seed": 9}, {}]
+    "other",
+    [
+        {"records_sha256": "f" * 64},
+        {"config": {"model": {"width": 7.0}}},
+        {"config": {"data": {"image_size": 7}}},
+        {"config": {"train": {"epochs": 7}}},
+        {"init_from": {"sha256": "f" * 64}},
+        {"seed": 9},
+        {},
+    ],
 )
 def test_what_was_found_of_another_run_or_of_other_records_joins_no_rows(other, tmp_path, finished):
     workdir, report = finished

@@ -21,6 +21,7 @@ from dmfer_jax.models.dmfer import Dmfer
 from dmfer_jax.predictor import Predictions, Predictor
 from dmfer_jax.reporting import report as reports
 from dmfer_jax.reporting import writers
+from dmfer_jax.reporting.run_report import is_of_run
 from dmfer_jax.state import TrainState
 from dmfer_jax.trained import load_trained
 
@@ -216,10 +217,11 @@ def find_scores(workdir: Path, which: str, split: str) -> tuple[str, dict[str, A
     run_folder.load_config(workdir)
     paths = [workdir / "report.json", *sorted((workdir / "evaluation").glob("*.json"))]
     scored: list[str] = []
-    for path in paths:
-        if not path.is_file():
+    found = [reports.read_report(path) for path in paths if path.is_file()]
+    has_own = paths[0].is_file()  # else the run is not over
+    for report in found:
+        if has_own and not is_of_run(report, found[0]):
             continue
-        report = reports.read_report(path)
         splits = report["checkpoints"].get(which, {"splits": {}})["splits"]
         scored += [name for name in splits if name not in scored]
         chosen = split or (reports.main_split(splits) if splits else "")

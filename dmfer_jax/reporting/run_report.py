@@ -23,7 +23,7 @@ def read_run_report(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     report = read_report(Path(workdir) / "report.json")
     for path in sorted((Path(workdir) / "evaluation").glob("*.json")):
         later = read_report(path)
-        if not _is_of_run(later, report):
+        if not is_of_run(later, report):
             continue
         for evaluated in later["checkpoints"].values():
             lists = {name: one for name, one in evaluated["splits"].items() if "list" in one}
@@ -35,13 +35,22 @@ def read_run_report(workdir: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 _OF_RUN = ("seed", "records_sha256", "protocol", "train_protocol")
-_OF_NETWORK = ("model", "loss", "optimizer", "augment")
+_OF_NETWORK = ("model", "loss", "optimizer", "augment", "data", "train")
+_OF_MACHINE = (  # fields that may be others when a run is evaluated, or goes on
+    *("data.source", "data.data_dir", "data.memory_gib", "data.device_gib", "data.workers"),
+    *("data.test_splits", "data.dataset"),  # of the last the records' digest tells more
+    *("train.log_every", "train.checkpoint_every", "train.eval_batch_size", "train.nonfinite"),
+)
 
 
-def _is_of_run(evaluation: Mapping[str, Any], report: Mapping[str, Any]) -> bool:
+def is_of_run(evaluation: Mapping[str, Any], report: Mapping[str, Any]) -> bool:
     """Whether an evaluation is of a run, and of its records, as far as both say it.
 
     The folder may have held another run before, and its network may have been scored on others.
+
+    Args:
+      evaluation: a report of `evaluate`.
+      report: of the run.
     """
     one, other = _told(evaluation), _told(report)
     return all(one[name] == other[name] for name in one.keys() & other.keys())
@@ -53,5 +62,7 @@ def _told(report: Mapping[str, Any]) -> dict[str, Any]:
         f"{part}.{name}": value
         for part in _OF_NETWORK
         for name, value in config.get(part, {}).items()
+        if f"{part}.{name}" not in _OF_MACHINE
     }
-    return {name: report[name] for name in _OF_RUN if name in report} | fields
+    start = {"init_from": (report.get("init_from") or {}).get("sha256")} if config else {}
+    return {name: report[name] for name in _OF_RUN if name in report} | fields | start
