@@ -1,6 +1,7 @@
 """Files that are either whole or not there, and one error where they cannot be written."""
 
 import contextlib
+import fcntl
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -55,6 +56,29 @@ def writing(path: str | os.PathLike[str], kind: type[UserError] = UserError) -> 
             f"{os.fspath(path)} cannot be written: {error.strerror or error}; make room for it, or "
             "choose another place"
         ) from error
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Lets one process at a time change what is in a folder; the others wait for it.
+
+    The system holds the lock and gives it up when the process ends in any way. Nothing is written
+    for it.
+
+    Args:
+      folder: that is locked; it is made if it is not there.
+
+    Raises:
+      UserError: it cannot be made or opened.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def partial_of(path: Path) -> Path:

@@ -168,6 +168,8 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, str]]:
 def append_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, str]]) -> None:
     """Adds rows to a file, all of them or none; those of the same run and split are replaced.
 
+    Several processes may add to one file.
+
     Args:
       path: of the CSV; it is made if it is not there.
       rows: of `rows_of_report`.
@@ -177,7 +179,6 @@ def append_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, str]])
     """
     path, new = Path(path), list(rows)
     keys = {row_key(row) for row in new}
-    kept = [row for row in read_rows(path) if row_key(row) not in keys]
 
     def write(part: Path) -> None:
         with part.open("w", encoding="utf-8", newline="") as file:
@@ -187,7 +188,9 @@ def append_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, str]])
             file.flush()
             os.fsync(file.fileno())  # checkpoints are removed once their row is on the disk
 
-    files.write_atomically(path, write)
+    with files.one_at_a_time(path.parent):
+        kept = [row for row in read_rows(path) if row_key(row) not in keys]
+        files.write_atomically(path, write)
 
 
 def _parse(path: Path, rows: Any) -> list[dict[str, str]]:

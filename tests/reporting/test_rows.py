@@ -1,5 +1,9 @@
 """Rows of results: what they say of a run, and a file that never holds half of one."""
 
+import threading
+import time
+from typing import Any
+
 import pytest
 
 from dmfer_jax.errors import UserError
@@ -76,6 +80,27 @@ def test_appended_rows_are_read_back_and_stand_once(tmp_path):
     found = rows.read_rows(path)
     assert len(found) == 8
     assert sorted(map(rows.row_key, found)) == sorted(map(rows.row_key, first + second))
+
+
+def test_rows_that_are_added_at_the_same_time_are_all_there(tmp_path, monkeypatch):
+    path, read = tmp_path / "runs.csv", rows.read_rows
+
+    def read_slowly(path: Any) -> Any:
+        found = read(path)
+        time.sleep(0.02)
+        return found
+
+    monkeypatch.setattr(rows, "read_rows", read_slowly)
+    threads = [
+        threading.Thread(target=rows.append_rows, args=(path, made_rows("+shallow", seed)))
+        for seed in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {row["seed"] for row in read(path)} == set("012345")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_line_that_was_cut_short_is_left_away_and_mended(tmp_path, capsys):
