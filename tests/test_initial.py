@@ -128,7 +128,7 @@ def test_the_model_of_the_package_begins_a_run_with_its_head_on_its_own_classes_
     config: Any = load_config("configs/ferplus_face_cpu.py")
     config.init_from = "ferplus-small"
     model = state.make_model(config, len(classes))
-    images = jax.ShapeDtypeStruct((1, 96, 96, 1), np.float32)
+    images = jax.ShapeDtypeStruct((1, 131, 131, 1), np.float32)
     like: Any = SimpleNamespace(**jax.eval_shape(model.init, jax.random.key(0), images))
     weights = read_initial_weights(config, tmp_path, like, classes, True, "ferplus")
     record = describe_start(tmp_path)["init_from"]
