@@ -284,12 +284,7 @@ def run_all(
 def _rows_of(ablation: Ablation, run: PlannedRun) -> list[dict[str, str]]:
     """The rows of a run that has its report, with what it scored under harm."""
     report = read_run_report(run.workdir)
-    if differences := run_folder.find_unlike(report["config"], run.config):
-        path = run.workdir / "report.json"
-        raise UserError(
-            f"{path} is of a run of another config: {'; '.join(differences)}. Move "
-            f"{run.workdir} away to run it anew, or give another --out."
-        )
+    run_folder.check_alike(run.workdir / "report.json", run.workdir, report["config"], run.config)
     return rows.rows_of_report(
         report,
         experiment=ablation.experiment,

@@ -38,11 +38,7 @@ def find(plan: Plan) -> comparison.Comparison | None:
         workdir = plan.run_dir(system, seed)
         report = read_run_report(workdir)
         config = compared_run.config_of(plan.config, system, seed)
-        if differences := run_folder.find_unlike(report["config"], config):
-            raise UserError(
-                f"{workdir} is of a run of another config: {'; '.join(differences)}. Move it away "
-                "to train it anew, or give another --out."
-            )
+        run_folder.check_alike(workdir, workdir, report["config"], config)
         found += rows.rows_of_report(
             report,
             experiment=f"{Path(plan.config_path).stem}-compare",

@@ -13,7 +13,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dmfer_jax.config import get_config, load_config
-from dmfer_jax.run_folder import MAY_CHANGE, complete, flatten, list_fields
+from dmfer_jax.reporting.run_report import MAY_CHANGE
+from dmfer_jax.run_folder import complete, flatten, list_fields
 
 
 def config_digest(config: ConfigDict | dict[str, Any]) -> str:

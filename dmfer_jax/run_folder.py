@@ -12,6 +12,7 @@ from dmfer_jax import files
 from dmfer_jax.config import get_config
 from dmfer_jax.errors import UserError
 from dmfer_jax.reporting.report import read_report
+from dmfer_jax.reporting.run_report import MAY_CHANGE
 
 
 def save_config(workdir: Path, config: ConfigDict) -> None:
@@ -108,6 +109,25 @@ def find_unlike(old: ConfigDict | dict[str, Any], config: ConfigDict) -> list[st
     ]
 
 
+def check_alike(holder: Path, workdir: Path, old: dict[str, Any], config: ConfigDict) -> None:
+    """Refuses a finished run that does not belong into the table of a config.
+
+    Args:
+      holder: what tells its config, for the message.
+      workdir: of the run.
+      old: its config.
+      config: that it is to have.
+
+    Raises:
+      UserError: they are not alike, see `find_unlike`; the message lists the fields.
+    """
+    if differences := find_unlike(old, config):
+        raise UserError(
+            f"{holder} is of a run of another config: {'; '.join(differences)}. Move {workdir} "
+            "away to run it anew, or give another --out."
+        )
+
+
 def flatten(config: ConfigDict | dict[str, Any]) -> dict[str, Any]:
     """Returns a config as {"loss.margin": 0.2, ...}, of values that JSON has."""
     whole = config if isinstance(config, ConfigDict) else ConfigDict(config)
@@ -170,18 +190,3 @@ def _read_config(path: Path) -> ConfigDict:
 
 _OF_HOST = ("init_from", "data.source", "data.data_dir", "data.workers")
 """Fields that may differ between the hosts of one run; of `init_from` the path alone."""
-
-MAY_CHANGE = (
-    "init_from",  # a path; that the file is the same is checked in `initial`
-    "data.source",
-    "data.data_dir",
-    "data.memory_gib",
-    "data.device_gib",
-    "data.workers",
-    "data.test_splits",
-    "train.log_every",
-    "train.checkpoint_every",
-    "train.eval_batch_size",
-    "train.nonfinite",
-)
-"""Fields that do not change what a run computes."""

@@ -36,11 +36,21 @@ def read_run_report(workdir: str | os.PathLike[str]) -> dict[str, Any]:
 
 _OF_RUN = ("seed", "records_sha256", "protocol", "train_protocol")
 _OF_NETWORK = ("model", "loss", "optimizer", "augment", "data", "train")
-_OF_MACHINE = (  # fields that may be others when a run is evaluated, or goes on
-    *("data.source", "data.data_dir", "data.memory_gib", "data.device_gib", "data.workers"),
-    *("data.test_splits", "data.dataset"),  # of the last the records' digest tells more
-    *("train.log_every", "train.checkpoint_every", "train.eval_batch_size", "train.nonfinite"),
+
+MAY_CHANGE = (
+    "init_from",  # a path; that the file is the same is checked in `initial`
+    "data.source",
+    "data.data_dir",
+    "data.memory_gib",
+    "data.device_gib",
+    "data.workers",
+    "data.test_splits",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.eval_batch_size",
+    "train.nonfinite",
 )
+"""Fields that do not change what a run computes."""
 
 
 def is_of_run(evaluation: Mapping[str, Any], report: Mapping[str, Any]) -> bool:
@@ -62,7 +72,8 @@ def _told(report: Mapping[str, Any]) -> dict[str, Any]:
         f"{part}.{name}": value
         for part in _OF_NETWORK
         for name, value in config.get(part, {}).items()
-        if f"{part}.{name}" not in _OF_MACHINE
+        # Of the dataset the digest of its records tells more than the name that was given.
+        if f"{part}.{name}" not in (*MAY_CHANGE, "data.dataset")
     }
     start = {"init_from": (report.get("init_from") or {}).get("sha256")} if config else {}
     return {name: report[name] for name in _OF_RUN if name in report} | fields | start
