@@ -96,6 +96,7 @@ def get_config() -> ConfigDict:
     loss.beta = 1.0  # weight of the repulsion in the island forms
     loss.centers = "state"  # state (moved by rule) | learned (moved by the optimizer)
     loss.center_rate = 0.5  # alpha of the rule
+    loss.center_labels = "soft"  # for losses on centers: soft (shares) | hard (likeliest class)
     loss.label_smoothing = 0.0  # of the cross-entropy
     loss.class_weights = "none"  # none | balanced (each class counts the same; both losses)
 
@@ -138,6 +139,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "model.dtype": ("float32", "bfloat16"),
     "loss.name": NAMES,
     "loss.centers": ("state", "learned"),
+    "loss.center_labels": ("soft", "hard"),
     "loss.class_weights": ("none", "balanced"),
     "optimizer.name": ("sgd", "adamw"),
     "train.nonfinite": ("stop", "skip"),

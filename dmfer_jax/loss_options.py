@@ -66,7 +66,7 @@ def idle_fields(loss: ConfigDict) -> set[str]:
     _, taken = _TAKES.get(loss.name, ((), ()))
     idle = {"scale", "margin", "beta"} - {*taken}
     if not has_centers(loss):
-        idle.add("weight")
+        idle.update(("weight", "center_labels"))
     if not has_centers(loss) or loss.centers == "learned":
         idle.add("center_rate")
     return idle

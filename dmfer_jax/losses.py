@@ -235,6 +235,12 @@ def update_centers(
     return jnp.where(mass > 0, moved, centers)
 
 
+def hard_labels(targets: Array) -> Array:
+    """Returns `[n, K]`, the likeliest class of each of `targets [n, K]` alone; ties share it."""
+    likeliest = (targets == jnp.max(targets, axis=-1, keepdims=True)).astype(targets.dtype)
+    return likeliest / jnp.sum(likeliest, axis=-1, keepdims=True)
+
+
 def init_centers(key: Array, classes: int, dimensions: int) -> Array:
     """Returns random unit centers `[classes, dimensions]` float32."""
     return vectors.unit(jax.random.normal(key, (classes, dimensions), jnp.float32))

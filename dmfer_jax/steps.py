@@ -267,10 +267,10 @@ def example_losses(
         outputs = outputs._replace(centers=centers)
     function, inputs, fields = losses.LOSSES[config.loss.name]
     arguments = {field: config.loss[field] for field in fields}
-    loss = function(*(getattr(outputs, name) for name in inputs), targets, **arguments)
-    if has_centers(config.loss):
-        return entropy, loss
-    return loss, jnp.zeros_like(loss)
+    of_centers = has_centers(config.loss)
+    labels = _center_labels(config, targets) if of_centers else targets
+    loss = function(*(getattr(outputs, name) for name in inputs), labels, **arguments)
+    return (entropy, loss) if of_centers else (loss, jnp.zeros_like(loss))
 
 
 def balanced_weights(targets: np.ndarray) -> np.ndarray:
@@ -305,11 +305,16 @@ def _move_centers(
     return losses.update_centers(
         centers,
         embedding,
-        targets,
+        _center_labels(config, targets),
         mask,
         rate=config.loss.center_rate,
         unit=config.loss.name not in EUCLIDEAN_LOSSES,
     )
+
+
+def _center_labels(config: ConfigDict, targets: jax.Array) -> jax.Array:
+    """The distributions `[n, K]` that losses on centers, and the rule that moves those, take."""
+    return losses.hard_labels(targets) if config.loss.center_labels == "hard" else targets
 
 
 def _describe_parts(params: Any, centers: jax.Array | None) -> dict[str, jax.Array]:

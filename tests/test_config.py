@@ -74,6 +74,7 @@ WRONG = {
     "loss.margin": [-1.1, 1.1],
     "loss.beta": [-1.0],
     "loss.centers": ["parameters"],
+    "loss.center_labels": ["majority"],
     "loss.center_rate": [-0.1, 1.5],
     "loss.class_weights": ["inverse"],
     "loss.label_smoothing": [-0.1, 1.0],

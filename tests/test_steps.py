@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from dmfer_jax import config as configs
-from dmfer_jax import sharding, state, steps
+from dmfer_jax import losses, sharding, state, steps
 from dmfer_jax.models import resnet
 from dmfer_jax.models.dmfer import Outputs
 from dmfer_jax.optimizer import make_optimizer, make_schedule
@@ -58,13 +58,13 @@ def test_steps_learn_a_batch_by_heart_in_one_trace_and_reuse_the_state(smallest_
     mesh, _, train_state, train_step = set_up(smallest_config)
     first = jax.jit(lambda given: jax.tree.map(jnp.copy, given))(train_state)
     batch = batch_of(smallest_config, 8)
-    losses = []
+    entropies = []
     for _ in range(8):
         before = train_state
         train_state, scalars = train_step(train_state, sharding.put_batch(batch, mesh))
-        losses.append(float(scalars["cross_entropy"]))
+        entropies.append(float(scalars["cross_entropy"]))
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
-    assert losses[-1] < 0.5 * losses[0]
+    assert entropies[-1] < 0.5 * entropies[0]
     assert int(train_state.step) == 8
     assert train_step._cache_size() == 1  # type: ignore[attr-defined]
     for part in ("params", "batch_stats", "centers", "ema"):
@@ -178,6 +178,39 @@ def test_state_centers_move_for_the_classes_present_only(smallest_config):
     np.testing.assert_array_equal(after[absent], before[absent])
     assert (np.abs(after[present] - before[present]).max(axis=1) > 1e-3).all()
     np.testing.assert_allclose(np.linalg.norm(after, axis=1), 1.0, rtol=1e-5)
+
+
+def test_hard_labels_are_the_likeliest_class_and_ties_share_it():
+    shares = jnp.array([[0.2, 0.5, 0.3], [0.4, 0.2, 0.4], [0.0, 0.0, 1.0]])
+    expected = [[0, 1, 0], [0.5, 0, 0.5], [0, 0, 1]]
+    np.testing.assert_array_equal(losses.hard_labels(shares), expected)
+
+
+def test_hard_center_labels_are_those_of_centers_alone(smallest_config):
+    _, _, before, _ = set_up(smallest_config)
+    rng, width = np.random.default_rng(0), smallest_config.model.embedding
+    embedding, logits = (rng.normal(size=shape) for shape in ((6, width), (6, 8)))
+    outputs = Outputs(jnp.asarray(logits), jnp.asarray(embedding), None)
+    soft = jnp.asarray(rng.dirichlet(np.ones(8), 6))
+    hard = jnp.eye(8)[soft.argmax(-1)]
+
+    def entropy_loss_and_centers(labels: str, targets: jax.Array) -> list[jax.Array]:
+        smallest_config.loss.center_labels = labels
+        arguments = (before.centers, outputs.embedding, targets, jnp.ones(6))
+        moved: Any = steps._move_centers(smallest_config, *arguments)
+        return [*steps.example_losses(smallest_config, outputs, before.centers, targets), moved]
+
+    of_soft, of_hard = (entropy_loss_and_centers("soft", targets) for targets in (soft, hard))
+    found = entropy_loss_and_centers("hard", soft)
+    for name, array, expected, other in zip(
+        ("entropy", "loss", "centers"),
+        found,
+        (of_soft[0], *of_hard[1:]),
+        (of_hard[0], *of_soft[1:]),
+        strict=True,
+    ):
+        np.testing.assert_allclose(array, expected, rtol=1e-6, err_msg=name)
+        assert np.abs(array - other).max() > 1e-3, name
 
 
 def test_learned_centers_are_parameters_and_get_a_gradient(smallest_config):

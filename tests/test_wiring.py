@@ -66,6 +66,7 @@ CHANGED = {
     "loss.weight": 0.123,
     "loss.scale": 12.5,
     "loss.margin": 0.123,
+    "loss.center_labels": "hard",
     "loss.center_rate": 0.123,
     "loss.label_smoothing": 0.123,
     "model.dropout": 0.123,

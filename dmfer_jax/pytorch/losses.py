@@ -135,6 +135,12 @@ def update_centers(
     centers.copy_(torch.where(mass > 0, moved, centers))
 
 
+def hard_labels(targets: Tensor) -> Tensor:
+    """The likeliest class alone, as `dmfer_jax.losses.hard_labels`: `[n, K]`."""
+    likeliest = (targets == targets.amax(-1, keepdim=True)).to(targets.dtype)
+    return likeliest / likeliest.sum(-1, keepdim=True)
+
+
 def _unit(vectors: Tensor) -> Tensor:
     return F.normalize(vectors, dim=-1, eps=1e-6)
 

@@ -106,7 +106,7 @@ class Trainer:
             losses.update_centers(
                 self.centers,
                 outputs.embedding,
-                targets,
+                self._center_labels(targets),
                 rate=self.config.loss.center_rate,
                 unit=self.config.loss.name not in EUCLIDEAN_LOSSES,
             )
@@ -204,10 +204,16 @@ class Trainer:
             outputs = outputs._replace(centers=self.centers)
         function, inputs, fields = losses.LOSSES[options.name]
         arguments = {field: options[field] for field in fields}
-        loss = function(*(getattr(outputs, name) for name in inputs), targets, **arguments)
-        if has_centers(options):
+        of_centers = has_centers(options)
+        labels = self._center_labels(targets) if of_centers else targets
+        loss = function(*(getattr(outputs, name) for name in inputs), labels, **arguments)
+        if of_centers:
             return _mean(entropy, weights), _mean(loss, weights)
         return _mean(loss, weights), torch.zeros_like(loss[0])
+
+    def _center_labels(self, targets: Tensor) -> Tensor:
+        hard = self.config.loss.center_labels == "hard"
+        return losses.hard_labels(targets) if hard else targets
 
     def _clip(self) -> Tensor:
         """Clips the gradient and returns the length that it had."""

@@ -49,8 +49,9 @@ def _small_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
         },
         {"optimizer__name": "adamw", "optimizer__clip_norm": 0.0, "optimizer__learning_rate": 0.03},
         {"optimizer__name": "sgd", "optimizer__learning_rate": 1.0, "optimizer__sam_rho": 0.05},
+        {"optimizer__name": "sgd", "loss__center_labels": "hard"},
     ],
-    ids=["sgd", "adamw", "sam"],
+    ids=["sgd", "adamw", "sam", "hard"],
 )
 def test_training_gives_the_same_losses_and_the_same_state(changes):
     config = tiny(optimizer__warmup_epochs=0.4, optimizer__weight_decay=0.05, **changes)
