@@ -1,26 +1,26 @@
-"""Forms and weights of the center cosine loss, and the labels that it takes, for a few epochs."""
+"""Forms and weights of the center cosine loss, and where its centers come from, in short runs."""
 
 from dmfer_jax.grids import Grid
 
-HARD = {"loss.center_labels": "hard"}
-ISLAND = {"loss.name": "center_cosine_island", "loss.centers": "learned"}
-TRIPLET = {"loss.name": "center_cosine_triplet"}
+LEARNED = {"loss.centers": "learned"}
 
 
 def get_grid() -> Grid:
-    """Returns the grid, for `configs/ferplus_face_cpu.py`."""
+    """Returns the grid, for a few epochs of `configs/ferplus_face_cpu.py`."""
     return Grid(
         "cross_entropy",
         {
             "cross_entropy": {"loss.name": "none"},
             "center_cosine": {},
-            "hard_labels": HARD,
+            "hard_labels": {"loss.center_labels": "hard"},
             "weight=0.01": {"loss.weight": 0.01},
-            "island": ISLAND,
-            "triplet": TRIPLET,
-            "hard_labels_weight=0.01": {"loss.weight": 0.01, **HARD},
-            "hard_labels_scale=8": {"loss.scale": 8.0, **HARD},
-            "hard_labels_island": {**ISLAND, **HARD},
-            "hard_labels_triplet": {**TRIPLET, **HARD},
+            "scale=8": {"loss.scale": 8.0},
+            "learned": LEARNED,
+            "learned_weight=0.01": {"loss.weight": 0.01, **LEARNED},
+            "learned_weight=1": {"loss.weight": 1.0, **LEARNED},
+            "learned_scale=8": {"loss.scale": 8.0, **LEARNED},
+            "learned_hard_labels": {"loss.center_labels": "hard", **LEARNED},
+            "island": {"loss.name": "center_cosine_island", **LEARNED},
+            "triplet": {"loss.name": "center_cosine_triplet"},
         },
     )
