@@ -10,7 +10,8 @@ import optax
 from ml_collections import ConfigDict
 
 from dmfer_jax import losses
-from dmfer_jax.loss_options import has_centers, network_options
+from dmfer_jax.loss_options import EUCLIDEAN_LOSSES, has_centers, network_options
+from dmfer_jax.models import vectors
 from dmfer_jax.models.dmfer import Dmfer
 
 
@@ -92,11 +93,15 @@ def init_state(
     images = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
     # Nothing is computed but the weights: the forward pass needs no compiling.
     variables = model.lazy_init(random_key(config.seed, "weights"), images)
-    params, batch_stats = variables["params"], variables["batch_stats"]
+    params: Any = variables["params"]
+    batch_stats = variables["batch_stats"]
     centers = None
     if has_centers(config.loss) and config.loss.centers == "state":
         key = random_key(config.seed, "centers")
         centers = losses.init_centers(key, model.num_classes, model.embedding)
+    elif "centers" in params and config.loss.name not in EUCLIDEAN_LOSSES:
+        # The gradient of a cosine is as 1 / length: long ones would hardly turn.
+        params = {**params, "centers": vectors.unit(params["centers"])}
     ema = {"params": params, "batch_stats": batch_stats} if config.optimizer.ema_decay else None
     return TrainState(
         step=jnp.zeros((), jnp.int32),

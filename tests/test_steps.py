@@ -220,12 +220,19 @@ def test_learned_centers_are_parameters_and_get_a_gradient(smallest_config):
     mesh, _, train_state, train_step = set_up(smallest_config)
     assert train_state.centers is None
     before = np.asarray(train_state.class_centers())
+    np.testing.assert_allclose(np.linalg.norm(before, axis=1), 1, rtol=1e-5)  # so that they turn
     batch = sharding.put_batch(batch_of(smallest_config, 8), mesh)
     train_state, _ = train_step(train_state, batch)
     after = np.asarray(train_state.class_centers())
     assert (np.abs(after - before).max(axis=1) > 0).all()  # absent ones too: they are repelled
     averaged = train_state.replace(ema={"params": {"centers": before}, "batch_stats": {}})
     np.testing.assert_array_equal(averaged.class_centers(), before)  # those that are scored
+
+
+def test_learned_centers_of_distances_begin_as_published(smallest_config):
+    smallest_config.loss.centers, smallest_config.loss.name = "learned", "affinity"
+    centers = set_up(smallest_config)[2].class_centers()
+    np.testing.assert_allclose(np.std(centers), 1.0, atol=0.1)  # each value of variance 1, as DAN's
 
 
 @pytest.mark.parametrize("name", ["none", "cosface", "arcface"])

@@ -15,6 +15,7 @@ from dmfer_jax import losses, state, steps  # noqa: E402
 from dmfer_jax.data import augment  # noqa: E402
 from dmfer_jax.errors import UserError  # noqa: E402
 from dmfer_jax.loss_options import has_centers  # noqa: E402
+from dmfer_jax.optimizer import make_optimizer, make_schedule  # noqa: E402
 from dmfer_jax.pytorch import losses as twin_losses  # noqa: E402
 from dmfer_jax.pytorch import model as twin_model  # noqa: E402
 from dmfer_jax.pytorch import training as twin_training  # noqa: E402
@@ -207,6 +208,16 @@ def test_centers_move_alike_and_those_without_examples_stay(unit):
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(found[[4, 5, 7]], centers[[4, 5, 7]])
+
+
+@pytest.mark.parametrize("name", ["center_cosine", "affinity"])
+def test_learned_centers_begin_with_the_same_lengths(name):
+    config = tiny(loss__name=name, loss__centers="learned", model__embedding=128)
+    optimizer = make_optimizer(config, make_schedule(config, 1))
+    first = state.init_state(config, state.make_model(config, CLASSES), optimizer)
+    centers = (first.class_centers(), twin_model.make_model(config, CLASSES).centers.detach())
+    lengths = [np.sqrt(np.mean(np.sum(np.square(np.asarray(each)), -1))) for each in centers]
+    np.testing.assert_allclose(*lengths, rtol=0.1)
 
 
 def test_network_computes_channels_last():
