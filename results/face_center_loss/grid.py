@@ -1,4 +1,4 @@
-"""Forms and weights of the center cosine loss, and where its centers come from, in short runs."""
+"""How the center cosine loss is weighed, and where its centers come from, in short runs."""
 
 from dmfer_jax.grids import Grid
 
@@ -10,13 +10,11 @@ def get_grid() -> Grid:
     return Grid(
         "cross_entropy",
         {
-            "cross_entropy": {"loss.name": "none"},
-            "center_cosine": {},
-            "hard_labels": {"loss.center_labels": "hard"},
-            "weight=0.01": {"loss.weight": 0.01},
+            "cross_entropy": {"loss.name": "none", "loss.centers": "state"},
+            "center_cosine": {"loss.centers": "state"},
+            "hard_labels": {"loss.centers": "state", "loss.center_labels": "hard"},
+            "weight=0.01": {"loss.centers": "state", "loss.weight": 0.01},
             "learned": LEARNED,
             "learned_weight=1": {"loss.weight": 1.0, **LEARNED},
-            "island": {"loss.name": "center_cosine_island", **LEARNED},
-            "triplet": {"loss.name": "center_cosine_triplet"},
         },
     )
