@@ -45,18 +45,22 @@ def _loss(name: str, centers: str = "state", **fields: float) -> dict[str, Any]:
     return {f"loss.{field}": value for field, value in values.items()}
 
 
-def _parts(scales: str, attention: str, loss: str) -> dict[str, Any]:
-    return {"model.scales": scales, "model.attention": attention, **_loss(loss)}
+_CENTER_COSINE = {"loss.name": "center_cosine"}
+"""The loss of the method, on centers that live where the config says."""
+
+
+def _parts(scales: str, attention: str, loss: dict[str, Any]) -> dict[str, Any]:
+    return {"model.scales": scales, "model.attention": attention, **loss}
 
 
 COMPONENTS = Grid(
     "deep",
     {
-        "deep": _parts("deep", "none", "none"),
-        "+shallow": _parts("both", "none", "none"),
-        "+channel_attention": _parts("both", "channel", "none"),
-        "+center_cosine": _parts("both", "channel", "center_cosine"),
-        "squeeze_excite": _parts("both", "squeeze_excite", "center_cosine"),
+        "deep": _parts("deep", "none", _loss("none")),
+        "+shallow": _parts("both", "none", _loss("none")),
+        "+channel_attention": _parts("both", "channel", _loss("none")),
+        "+center_cosine": _parts("both", "channel", _CENTER_COSINE),
+        "squeeze_excite": _parts("both", "squeeze_excite", _CENTER_COSINE),
     },
     {
         "+channel_attention": "+shallow",
@@ -79,13 +83,14 @@ LOSSES = Grid(
         "affinity": _loss("affinity", "learned", weight=1.0),
         "cosface": _loss("cosface", scale=64.0, margin=0.35),
         "arcface": _loss("arcface", scale=64.0, margin=0.5),
-        "center_cosine": _loss("center_cosine"),
+        "center_cosine": _CENTER_COSINE,
         "center_cosine_island": _loss("center_cosine_island", "learned"),
-        "center_cosine_triplet": _loss("center_cosine_triplet"),
+        "center_cosine_triplet": {"loss.name": "center_cosine_triplet"},
     },
 )
 """The losses on the network that the config describes. The center cosine forms have the weight,
-scale and margin of the config; the others have what their papers have."""
+scale, margin and centers of the config (the island form always learned ones); the others have what
+their papers have."""
 
 
 def _one_at_a_time(**values: tuple[float, ...]) -> dict[str, dict[str, Any]]:

@@ -1,11 +1,16 @@
 """Grids: each variant is an experiment that can be run, and a faulty grid is refused by name."""
 
+import csv
+from pathlib import Path
+
 import pytest
 
 from dmfer_jax import ablation, grids
 from dmfer_jax import config as configs
 from dmfer_jax.errors import UserError
 from dmfer_jax.grids import GRIDS, Grid
+
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -34,6 +39,15 @@ def test_components_add_one_part_after_the_other():
     ]
 
 
+def test_centers_of_the_method_live_where_the_config_says():
+    config = configs.get_config()
+    for centers in ("state", "learned"):
+        config.loss.centers = centers
+        for grid, name in (("components", "+center_cosine"), ("losses", "center_cosine")):
+            found = grids.apply(config, name, GRIDS[grid].variants[name])
+            assert found.loss.centers == centers
+
+
 def test_sensitivity_changes_one_field_at_a_time():
     for fields in GRIDS["sensitivity"].variants.values():
         assert len(fields) <= 1
@@ -44,6 +58,19 @@ def test_sensitivity_changes_one_field_at_a_time():
         "weight=0.3",
         "weight=1",
     ]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(RESULTS.glob("*/grid.py")), ids=lambda path: path.parent.name
+)
+def test_grids_in_results_are_for_the_code_of_today(path):
+    with (path.parent / "runs.csv").open(newline="") as file:
+        known = {row["variant"]: row["experiment"] for row in csv.DictReader(file)}
+    variants = grids.load_grid(str(path)).variants
+    assert known.keys() == variants.keys()
+    for name, fields in variants.items():
+        config = configs.load_config(f"configs/{known[name].partition('-')[0]}.py")
+        configs.validate(grids.apply(config, name, fields))
 
 
 def test_grid_of_ones_own_is_read_from_its_file(tmp_path):
