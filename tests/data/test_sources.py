@@ -330,7 +330,7 @@ def test_damaged_record_is_an_error_that_names_it(pets_dir, tmp_path):
     shutil.copytree(pets_dir, folder)
     (shard,) = folder.glob("*.array_record*")
     content = bytearray(shard.read_bytes())
-    content[content.index(b"IHDR")] ^= 1
+    content[150] ^= 1  # in the first record; compression may have cut "IHDR" there
     shard.write_bytes(content)
     records = open_records(folder, "train")  # not before: a reader may have read ahead
     images = RecordImages(records, np.arange(len(records)), 48, 1, workers=1)
