@@ -61,6 +61,11 @@ def has_centers(loss: ConfigDict) -> bool:
     return loss.name not in ("none", *MARGIN_HEADS)
 
 
+def has_unit_centers(loss: ConfigDict) -> bool:
+    """Whether a loss (`config.loss`) that has centers minds their directions alone."""
+    return has_centers(loss) and loss.name not in EUCLIDEAN_LOSSES
+
+
 def idle_fields(loss: ConfigDict) -> set[str]:
     """Returns the fields of a loss (`config.loss`) that make no difference with its name."""
     _, taken = _TAKES.get(loss.name, ((), ()))

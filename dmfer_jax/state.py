@@ -10,7 +10,7 @@ import optax
 from ml_collections import ConfigDict
 
 from dmfer_jax import losses
-from dmfer_jax.loss_options import EUCLIDEAN_LOSSES, has_centers, network_options
+from dmfer_jax.loss_options import has_centers, has_unit_centers, network_options
 from dmfer_jax.models import vectors
 from dmfer_jax.models.dmfer import Dmfer
 
@@ -99,7 +99,7 @@ def init_state(
     if has_centers(config.loss) and config.loss.centers == "state":
         key = random_key(config.seed, "centers")
         centers = losses.init_centers(key, model.num_classes, model.embedding)
-    elif "centers" in params and config.loss.name not in EUCLIDEAN_LOSSES:
+    elif "centers" in params and has_unit_centers(config.loss):
         # The gradient of a cosine is as 1 / length: long ones would hardly turn.
         params = {**params, "centers": vectors.unit(params["centers"])}
     ema = {"params": params, "batch_stats": batch_stats} if config.optimizer.ema_decay else None

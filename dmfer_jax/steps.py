@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from dmfer_jax import losses, metrics
 from dmfer_jax.compiling import compiler_options
 from dmfer_jax.data import augment
-from dmfer_jax.loss_options import EUCLIDEAN_LOSSES, has_centers
+from dmfer_jax.loss_options import has_centers, has_unit_centers
 from dmfer_jax.models import vectors
 from dmfer_jax.models.dmfer import Dmfer, Outputs
 from dmfer_jax.sharding import batched, platform, replicated
@@ -308,7 +308,7 @@ def _move_centers(
         _center_labels(config, targets),
         mask,
         rate=config.loss.center_rate,
-        unit=config.loss.name not in EUCLIDEAN_LOSSES,
+        unit=has_unit_centers(config.loss),
     )
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 
-from dmfer_jax.loss_options import EUCLIDEAN_LOSSES, network_options
+from dmfer_jax.loss_options import has_unit_centers, network_options
 from dmfer_jax.pytorch import limits
 from dmfer_jax.pytorch.channel_attention import ChannelSelfAttention, SqueezeExcite
 from dmfer_jax.pytorch.mirror import MirrorAverage
@@ -47,7 +47,7 @@ def make_model(config: ConfigDict, num_classes: int) -> "Dmfer":
         channels=config.data.channels,
         **options,
     )
-    if model.centers is not None and config.loss.name not in EUCLIDEAN_LOSSES:
+    if model.centers is not None and has_unit_centers(config.loss):
         with torch.no_grad():  # as in state.init_state
             model.centers.copy_(F.normalize(model.centers, dim=-1))
     return model.to(memory_format=torch.channels_last)

@@ -16,7 +16,7 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 
-from dmfer_jax.loss_options import EUCLIDEAN_LOSSES, has_centers
+from dmfer_jax.loss_options import has_centers, has_unit_centers
 from dmfer_jax.pytorch import limits, losses
 
 
@@ -108,7 +108,7 @@ class Trainer:
                 outputs.embedding,
                 self._center_labels(targets),
                 rate=self.config.loss.center_rate,
-                unit=self.config.loss.name not in EUCLIDEAN_LOSSES,
+                unit=has_unit_centers(self.config.loss),
             )
         if self.ema is not None:
             rate = 1.0 - min(self.config.optimizer.ema_decay, (1 + self.steps) / (10 + self.steps))
